@@ -1,0 +1,264 @@
+/* The public calls: arguments checked once, then rows handed to the kernel in use. */
+#include "xent/xent.h"
+
+#include "kernels/f64.h"
+#include "select.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+/* An array of rows as the caller gave it. */
+struct matrix {
+    const float *data;
+    size_t rows, classes, stride;
+};
+
+static xent_status check_matrix(const struct matrix *m)
+{
+    if (m->stride < m->classes)
+        return XENT_ERR_STRIDE;
+    if (m->rows > 0 && m->stride > PTRDIFF_MAX / sizeof(float) / m->rows)
+        return XENT_ERR_SIZE;
+    return XENT_OK;
+}
+
+static bool apart(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
+{
+    const uintptr_t p = (uintptr_t)a, q = (uintptr_t)b;
+    return a_bytes == 0 || b_bytes == 0 || (p < q ? q - p >= a_bytes : p - q >= b_bytes);
+}
+
+/* The bytes from a matrix's first element to its last. */
+static size_t span(const struct matrix *m)
+{
+    return m->rows == 0 ? 0 : ((m->rows - 1) * m->stride + m->classes) * sizeof(float);
+}
+
+/* Whether two matrices of the same shape share no element: apart as a whole, or rows of one in the gaps of the other. */
+static bool matrices_apart(const struct matrix *a, const struct matrix *b)
+{
+    if (apart(a->data, span(a), b->data, span(b)))
+        return true;
+    const size_t pitch = a->stride * sizeof(float), row = a->classes * sizeof(float);
+    if (a->stride != b->stride)
+        return false;
+    const uintptr_t p = (uintptr_t)a->data, q = (uintptr_t)b->data;
+    const size_t offset = (size_t)(p < q ? q - p : p - q) % pitch;
+    return offset >= row && pitch - offset >= row;
+}
+
+/* The output is the input itself, or shares nothing with it. */
+static bool in_place_or_apart(const struct matrix *in, const struct matrix *out)
+{
+    return (in->data == out->data && (in->stride == out->stride || in->rows == 1)) || matrices_apart(in, out);
+}
+
+static xent_status read_options(const xent_options *given, xent_options *options)
+{
+    static const xent_options defaults = XENT_OPTIONS_INIT;
+    *options = defaults;
+    if (!given)
+        return XENT_OK;
+    const size_t smallest = offsetof(xent_options, reduction) + sizeof given->reduction;
+    if (given->struct_size < smallest)
+        return XENT_ERR_OPTION;
+    if (given->struct_size > sizeof *options) {
+        const unsigned char *bytes = (const unsigned char *)given;
+        for (size_t i = sizeof *options; i < given->struct_size; ++i)
+            if (bytes[i] != 0)
+                return XENT_ERR_OPTION;
+    }
+    memcpy(options, given, given->struct_size < sizeof *options ? given->struct_size : sizeof *options);
+    if (options->reduction != XENT_MEAN && options->reduction != XENT_SUM && options->reduction != XENT_NONE)
+        return XENT_ERR_OPTION;
+    if (!(options->label_smoothing >= 0.0f && options->label_smoothing <= 1.0f))
+        return XENT_ERR_OPTION;
+    if (options->label_smoothing != 0.0f || options->class_weights)
+        return XENT_ERR_UNSUPPORTED;
+    return XENT_OK;
+}
+
+/* Counts the rows to keep, or finds the first with a bad target. */
+static bool count_kept(const struct xent_job *job, size_t rows, size_t *kept, size_t *bad)
+{
+    *kept = 0;
+    for (size_t i = 0; i < rows; ++i) {
+        const int64_t target = xent_job_target(job, i);
+        if (target == job->ignore_index)
+            continue;
+        if (target < 0 || (uint64_t)target >= job->classes) {
+            *bad = i;
+            return false;
+        }
+        ++*kept;
+    }
+    return true;
+}
+
+static xent_status fused(struct xent_job job, size_t rows, float *loss, const xent_options *given)
+{
+    xent_options options;
+    xent_status status = read_options(given, &options);
+    if (status != XENT_OK)
+        return status;
+    const size_t target_size = job.targets64 ? sizeof *job.targets64 : sizeof *job.targets32;
+    const void *targets = job.targets64 ? (const void *)job.targets64 : (const void *)job.targets32;
+    const size_t losses = options.reduction == XENT_NONE ? rows : 1;
+    if ((losses > 0 && !loss) || (rows > 0 && (!job.logits || !targets)))
+        return XENT_ERR_NULL;
+    if (rows > 0 && job.classes == 0)
+        return XENT_ERR_CLASSES;
+
+    const struct matrix logits = {job.logits, rows, job.classes,
+                                  options.logits_stride ? options.logits_stride : job.classes};
+    const struct matrix grad = {job.out, job.out ? rows : 0, job.classes,
+                                options.grad_stride ? options.grad_stride : job.classes};
+    if ((status = check_matrix(&logits)) != XENT_OK || (job.out && (status = check_matrix(&grad)) != XENT_OK))
+        return status;
+    if (rows > PTRDIFF_MAX / sizeof(int64_t))
+        return XENT_ERR_SIZE;
+
+    const size_t target_bytes = rows * target_size, loss_bytes = losses * sizeof *loss;
+    const size_t lse_bytes = options.lse ? rows * sizeof *options.lse : 0;
+    if ((job.out && !in_place_or_apart(&logits, &grad)) || !apart(job.out, span(&grad), targets, target_bytes) ||
+        !apart(loss, loss_bytes, job.logits, span(&logits)) || !apart(loss, loss_bytes, job.out, span(&grad)) ||
+        !apart(loss, loss_bytes, targets, target_bytes) ||
+        !apart(options.lse, lse_bytes, job.logits, span(&logits)) ||
+        !apart(options.lse, lse_bytes, job.out, span(&grad)) || !apart(options.lse, lse_bytes, targets, target_bytes) ||
+        !apart(options.lse, lse_bytes, loss, loss_bytes))
+        return XENT_ERR_OVERLAP;
+
+    job.logits_stride = logits.stride;
+    job.out_stride = job.out == job.logits ? logits.stride : grad.stride;
+    job.ignore_index = options.ignore_index;
+    size_t kept, bad;
+    if (!count_kept(&job, rows, &kept, &bad)) {
+        if (options.error_row)
+            *options.error_row = bad;
+        return XENT_ERR_TARGET;
+    }
+    job.lse = options.lse;
+    job.loss = options.reduction == XENT_NONE ? loss : NULL;
+    job.grad_scale = options.reduction == XENT_MEAN && kept > 0 ? 1 / (double)kept : 1;
+    const double sum = xent_active_kernel()->cross_entropy(&job, 0, rows, 0);
+    if (options.reduction != XENT_NONE) {
+        const double reduced = options.reduction == XENT_MEAN ? sum / (double)kept : sum;
+        *loss = reduced == reduced ? f64_to_f32(reduced) : NAN;
+    }
+    return XENT_OK;
+}
+
+xent_status xent_fused_f32(const float *logits, const int32_t *targets, size_t rows, size_t classes, float *loss,
+                           float *grad, const xent_options *options)
+{
+    const struct xent_job job = {.logits = logits, .targets32 = targets, .classes = classes, .out = grad};
+    return fused(job, rows, loss, options);
+}
+
+xent_status xent_fused_f32_i64(const float *logits, const int64_t *targets, size_t rows, size_t classes, float *loss,
+                               float *grad, const xent_options *options)
+{
+    const struct xent_job job = {.logits = logits, .targets64 = targets, .classes = classes, .out = grad};
+    return fused(job, rows, loss, options);
+}
+
+/* The checks that the calls without targets share; the strides in job become the effective ones. out or lse is NULL. */
+static xent_status prepare(struct xent_job *job, size_t rows)
+{
+    if (rows == 0)
+        return XENT_OK;
+    if (!job->logits || (!job->out && !job->lse))
+        return XENT_ERR_NULL;
+    if (job->classes == 0)
+        return XENT_ERR_CLASSES;
+    job->logits_stride = job->logits_stride ? job->logits_stride : job->classes;
+    job->out_stride = job->out_stride ? job->out_stride : job->classes;
+    const struct matrix logits = {job->logits, rows, job->classes, job->logits_stride};
+    const struct matrix out = {job->out, job->out ? rows : 0, job->classes, job->out_stride};
+    xent_status status = check_matrix(&logits);
+    if (status == XENT_OK && job->out)
+        status = check_matrix(&out);
+    if (status != XENT_OK)
+        return status;
+    if ((job->out && !in_place_or_apart(&logits, &out)) ||
+        (job->lse && !apart(job->lse, rows * sizeof *job->lse, job->logits, span(&logits))))
+        return XENT_ERR_OVERLAP;
+    return XENT_OK;
+}
+
+xent_status xent_logsumexp_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride, float *lse)
+{
+    struct xent_job job = {.logits = logits, .logits_stride = logits_stride, .classes = classes, .lse = lse};
+    const xent_status status = prepare(&job, rows);
+    if (status == XENT_OK)
+        xent_active_kernel()->softmax(&job, 0, rows);
+    return status;
+}
+
+xent_status xent_softmax_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride, float *probs,
+                             size_t probs_stride)
+{
+    struct xent_job job = {.logits = logits,
+                           .logits_stride = logits_stride,
+                           .classes = classes,
+                           .out = probs,
+                           .out_stride = probs_stride};
+    const xent_status status = prepare(&job, rows);
+    if (status == XENT_OK)
+        xent_active_kernel()->softmax(&job, 0, rows);
+    return status;
+}
+
+xent_status xent_log_softmax_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride,
+                                 float *log_probs, size_t log_probs_stride)
+{
+    struct xent_job job = {.logits = logits,
+                           .logits_stride = logits_stride,
+                           .classes = classes,
+                           .out = log_probs,
+                           .out_stride = log_probs_stride};
+    const xent_status status = prepare(&job, rows);
+    if (status == XENT_OK)
+        xent_active_kernel()->log_softmax(&job, 0, rows);
+    return status;
+}
+
+const char *xent_status_string(xent_status status)
+{
+    switch (status) {
+    case XENT_OK:
+        return "success";
+    case XENT_ERR_NULL:
+        return "a required pointer is NULL";
+    case XENT_ERR_CLASSES:
+        return "classes is 0 while there are rows";
+    case XENT_ERR_STRIDE:
+        return "a row stride is smaller than the number of classes";
+    case XENT_ERR_SIZE:
+        return "rows times stride is larger than the address space";
+    case XENT_ERR_OVERLAP:
+        return "an output overlaps another array without being exactly in place";
+    case XENT_ERR_TARGET:
+        return "a target is neither a class index nor ignore_index";
+    case XENT_ERR_OPTION:
+        return "an option has a value outside its range, or struct_size is wrong";
+    case XENT_ERR_UNSUPPORTED:
+        return "an option that this version does not compute yet";
+    case XENT_ERR_ISA_UNKNOWN:
+        return "this build has no kernel of that name";
+    case XENT_ERR_ISA_UNAVAILABLE:
+        return "this CPU or its operating system cannot run that kernel";
+    }
+    return "unknown status";
+}
+
+int xent_version(void)
+{
+    return XENT_VERSION_MAJOR * 10000 + XENT_VERSION_MINOR * 100 + XENT_VERSION_PATCH;
+}
+
+int xent_numerics_version(void)
+{
+    return XENT_NUMERICS_VERSION;
+}

@@ -1,0 +1,124 @@
+/* Finds the CPU features that kernels need: CPUID with XCR0 on x86, the architecture's baseline on aarch64. */
+#include "cpu.h"
+
+#include "kernels/kernel.h"
+
+#include <stddef.h>
+
+enum {
+    LEAF1_ECX_FMA = 1 << 12,
+    LEAF1_ECX_OSXSAVE = 1 << 27,
+    LEAF1_ECX_AVX = 1 << 28,
+    LEAF7_EBX_AVX2 = 1 << 5,
+    LEAF7_EBX_AVX512F = 1 << 16,
+    LEAF7_EBX_AVX512DQ = 1 << 17,
+    LEAF7_EBX_AVX512BW = 1 << 30,
+    XCR0_YMM = 0x06, /* xmm and ymm state */
+    XCR0_ZMM = 0xe6  /* and mask registers, upper zmm halves, upper 16 zmm */
+};
+#define LEAF7_EBX_AVX512VL (UINT32_C(1) << 31)
+
+uint32_t xent_x86_features(const struct cpuid_source *source)
+{
+    uint32_t leaf0[4], leaf1[4], leaf7[4];
+    source->cpuid(0, 0, leaf0);
+    if (leaf0[0] < 1)
+        return 0;
+    source->cpuid(1, 0, leaf1);
+    const uint32_t avx = LEAF1_ECX_OSXSAVE | LEAF1_ECX_AVX;
+    if ((leaf1[2] & avx) != avx)
+        return 0;
+    const uint64_t xcr0 = source->xgetbv();
+    if ((xcr0 & XCR0_YMM) != XCR0_YMM)
+        return 0;
+    uint32_t features = XENT_CPU_AVX;
+    if (leaf1[2] & LEAF1_ECX_FMA)
+        features |= XENT_CPU_FMA;
+    if (leaf0[0] < 7)
+        return features;
+    source->cpuid(7, 0, leaf7);
+    const uint32_t ebx = leaf7[1];
+    if (ebx & LEAF7_EBX_AVX2)
+        features |= XENT_CPU_AVX2;
+    if ((xcr0 & XCR0_ZMM) != XCR0_ZMM || !(ebx & LEAF7_EBX_AVX512F))
+        return features;
+    features |= XENT_CPU_AVX512F;
+    if (ebx & LEAF7_EBX_AVX512BW)
+        features |= XENT_CPU_AVX512BW;
+    if (ebx & LEAF7_EBX_AVX512DQ)
+        features |= XENT_CPU_AVX512DQ;
+    if (ebx & LEAF7_EBX_AVX512VL)
+        features |= XENT_CPU_AVX512VL;
+    return features;
+}
+
+const char *xent_cpu_feature_name(uint32_t feature)
+{
+    switch (feature) {
+    case XENT_CPU_AVX:
+        return "avx";
+    case XENT_CPU_AVX2:
+        return "avx2";
+    case XENT_CPU_FMA:
+        return "fma";
+    case XENT_CPU_AVX512F:
+        return "avx512f";
+    case XENT_CPU_AVX512BW:
+        return "avx512bw";
+    case XENT_CPU_AVX512DQ:
+        return "avx512dq";
+    case XENT_CPU_AVX512VL:
+        return "avx512vl";
+    case XENT_CPU_NEON:
+        return "neon";
+    default:
+        return "unknown";
+    }
+}
+
+#if defined(XENT_SIMDE)
+
+/* Every kernel is emulated. */
+uint32_t xent_cpu_features(void)
+{
+    return UINT32_MAX;
+}
+
+#elif defined(__x86_64__) || defined(__i386__)
+
+#include <cpuid.h>
+
+static void native_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
+{
+    __cpuid_count(leaf, subleaf, regs[0], regs[1], regs[2], regs[3]);
+}
+
+static uint64_t native_xgetbv(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (uint64_t)high << 32 | low;
+}
+
+uint32_t xent_cpu_features(void)
+{
+    static const struct cpuid_source native = {native_cpuid, native_xgetbv};
+    return xent_x86_features(&native);
+}
+
+#elif defined(__aarch64__)
+
+/* Advanced SIMD with fused multiply-add is part of every ARMv8-A profile that runs a hosted C program. */
+uint32_t xent_cpu_features(void)
+{
+    return XENT_CPU_NEON;
+}
+
+#else
+
+uint32_t xent_cpu_features(void)
+{
+    return 0;
+}
+
+#endif

@@ -1,0 +1,106 @@
+/* The table of kernels, and the choice among them: lazy, atomic, without an initialisation call. */
+#include "select.h"
+
+#include "cpu.h"
+#include "xent/xent.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Fastest first. Each kernel needs at least what those after it need, so those that a CPU can run are a tail of the
+   table (tests/dispatch.c checks it) and their names need no storage of their own. */
+#define XENT_ISA(isa) extern const struct xent_kernel XENT_KERNEL(isa);
+#include "isas.inc"
+#undef XENT_ISA
+
+static const struct xent_kernel *const kernels[] = {
+#define XENT_ISA(isa) &XENT_KERNEL(isa),
+#include "isas.inc"
+#undef XENT_ISA
+};
+
+static const char *const names[] = {
+#define XENT_ISA(isa) #isa,
+#include "isas.inc"
+#undef XENT_ISA
+    NULL};
+
+enum { KERNELS = sizeof kernels / sizeof *kernels };
+
+static _Atomic(const struct xent_kernel *) active;
+
+static uint32_t missing(const struct xent_kernel *kernel)
+{
+    return kernel->needs & ~xent_cpu_features();
+}
+
+static int first_available(void)
+{
+    int i = 0;
+    while (missing(kernels[i]))
+        ++i;
+    return i; /* scalar needs nothing */
+}
+
+static int find(const char *isa)
+{
+    for (int i = 0; i < KERNELS; ++i)
+        if (strcmp(names[i], isa) == 0)
+            return i;
+    return -1;
+}
+
+const struct xent_kernel *xent_active_kernel(void)
+{
+    const struct xent_kernel *kernel = atomic_load_explicit(&active, memory_order_acquire);
+    if (kernel)
+        return kernel;
+    int choice = first_available();
+    const char *wish = getenv("XENT_ISA");
+    if (wish && find(wish) > choice)
+        choice = find(wish);
+    /* Two first calls at once agree; a xent_select in between wins. */
+    const struct xent_kernel *expected = NULL;
+    if (atomic_compare_exchange_strong_explicit(&active, &expected, kernels[choice], memory_order_acq_rel,
+                                                memory_order_acquire))
+        return kernels[choice];
+    return expected;
+}
+
+const char *xent_isa(void)
+{
+    return xent_active_kernel()->name;
+}
+
+xent_status xent_select(const char *isa)
+{
+    if (!isa)
+        return XENT_ERR_NULL;
+    const int i = find(isa);
+    if (i < 0)
+        return XENT_ERR_ISA_UNKNOWN;
+    if (missing(kernels[i]))
+        return XENT_ERR_ISA_UNAVAILABLE;
+    atomic_store_explicit(&active, kernels[i], memory_order_release);
+    return XENT_OK;
+}
+
+const char *const *xent_isas(void)
+{
+    return names + first_available();
+}
+
+const char *const *xent_built_isas(void)
+{
+    return names;
+}
+
+const char *xent_isa_missing(const char *isa)
+{
+    const int i = isa ? find(isa) : -1;
+    if (i < 0)
+        return NULL;
+    const uint32_t lacking = missing(kernels[i]);
+    return lacking ? xent_cpu_feature_name(lacking & ~(lacking - 1)) : "";
+}

@@ -1,0 +1,180 @@
+/*
+ * xent: fused, numerically stable softmax cross entropy and log-sum-exp.
+ *
+ * For a row x of C logits with target class y,
+ *
+ *     lse(x) = log(sum_j exp(x_j))
+ *     loss   = lse(x) - x_y
+ *     dloss/dx_j = softmax(x)_j - [j == y]
+ *
+ * What every function here promises
+ *
+ * Accuracy. A row's loss is within 2 ULP of the exact value and every gradient entry within 3 ULP, for every finite
+ * input: neither is computed as a difference of two large numbers. A loss or gradient of 0 means that the exact value
+ * rounds to 0. docs/numerics.md has the derivation and the measured worst cases.
+ *
+ * Bits. The bits of a row's results depend on that row's logits, its target and the options, and on nothing else: not
+ * on the instruction set, the batch the row came in, its address, its strides, or whether the gradient goes in place.
+ * XENT_NUMERICS_VERSION changes whenever any of these bits do.
+ *
+ * Special values. A logit of -inf is a masked class: probability 0, gradient 0 (loss +inf if it is the target). A row
+ * that holds a NaN or +inf, or nothing but -inf, has a NaN loss and a NaN gradient; other rows are untouched by it.
+ * An ignored row's logits are never read: its loss is 0 and its gradient +0, whatever they hold.
+ *
+ * Errors. A call either succeeds whole or returns a status having written no output (error_row aside). Nothing is
+ * read outside the rows, no errno is set, nothing is printed, nothing is allocated.
+ *
+ * Threads and signals. Every function may be called from many threads at once, after fork and from a signal handler.
+ * The only shared state is which kernel is in use.
+ *
+ * Floating-point environment. The control bits (MXCSR, FPCR) are the caller's and are left as they are. Results are
+ * promised for round-to-nearest, with flush-to-zero and denormals-are-zero on or off; they change no bit except that
+ * a subnormal gradient, probability or log-probability is flushed when the caller asks for that.
+ */
+#ifndef XENT_XENT_H
+#define XENT_XENT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define XENT_VERSION_MAJOR 0
+#define XENT_VERSION_MINOR 1
+#define XENT_VERSION_PATCH 0
+
+/* Changes whenever any result changes by a bit. */
+#define XENT_NUMERICS_VERSION 1
+
+#if defined(__GNUC__) && !defined(XENT_API)
+#define XENT_API __attribute__((visibility("default")))
+#elif !defined(XENT_API)
+#define XENT_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef enum xent_status {
+    XENT_OK = 0,
+    XENT_ERR_NULL = 1,            /* a required pointer is NULL */
+    XENT_ERR_CLASSES = 2,         /* classes is 0 while there are rows */
+    XENT_ERR_STRIDE = 3,          /* a row stride is smaller than classes */
+    XENT_ERR_SIZE = 4,            /* the array would be larger than the address space */
+    XENT_ERR_OVERLAP = 5,         /* an output overlaps another array without being exactly in place */
+    XENT_ERR_TARGET = 6,          /* a target is neither in [0, classes) nor ignore_index; see error_row */
+    XENT_ERR_OPTION = 7,          /* an option has a value outside its range, or struct_size is wrong */
+    XENT_ERR_UNSUPPORTED = 8,     /* a valid option that this version does not compute yet */
+    XENT_ERR_ISA_UNKNOWN = 9,     /* xent_select: no kernel of that name in this build */
+    XENT_ERR_ISA_UNAVAILABLE = 10 /* xent_select: this CPU or its operating system cannot run that kernel */
+} xent_status;
+
+typedef enum xent_reduction {
+    XENT_MEAN = 0, /* sum of the kept rows' losses / their number; NaN if no row is kept, as in PyTorch */
+    XENT_SUM = 1,  /* sum of the kept rows' losses */
+    XENT_NONE = 2  /* one loss per row, 0 for an ignored row */
+} xent_reduction;
+
+/*
+ * Start from XENT_OPTIONS_INIT and set what you need; a field added by a later version is then at its default.
+ */
+typedef struct xent_options {
+    size_t struct_size;         /* sizeof(xent_options): lets the struct grow without breaking callers */
+    xent_reduction reduction;   /* XENT_MEAN */
+    int64_t ignore_index;       /* -100. Rows with this target are left out; compared before the range check, so it may
+                                   also lie inside [0, classes) */
+    size_t logits_stride;       /* elements from one row of logits to the next; 0: classes */
+    size_t grad_stride;         /* the same for grad; 0: classes */
+    float label_smoothing;      /* 0. Other values in [0, 1] return XENT_ERR_UNSUPPORTED in this version */
+    const float *class_weights; /* NULL. Anything else returns XENT_ERR_UNSUPPORTED in this version */
+    float *lse;                 /* [rows] or NULL: receives the log-sum-exp of every kept row, +0 for an ignored row */
+    size_t *error_row;          /* NULL, or receives the first bad row when the status is XENT_ERR_TARGET; otherwise
+                                   not written */
+} xent_options;
+
+#ifdef __cplusplus
+#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, nullptr, nullptr, nullptr }
+#else
+#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, NULL, NULL, NULL }
+#endif
+
+/*
+ * Cross entropy of each row with its target class, and the gradient with respect to the logits.
+ *
+ *   logits   [rows][classes], rows logits_stride elements apart; may be NULL only if rows is 0
+ *   targets  [rows], class indices or ignore_index; may be NULL only if rows is 0
+ *   loss     1 value for XENT_MEAN and XENT_SUM, rows values for XENT_NONE
+ *   grad     [rows][classes], rows grad_stride elements apart: d loss / d logits. With mean and sum it is the gradient
+ *            of the reduced loss, with none that of each row's own loss. NULL: forward only. It may be the logits
+ *            themselves with the same stride (in place: the fastest); otherwise disjoint from every input. Elements
+ *            between the rows of a strided grad are not touched.
+ *   options  NULL: XENT_OPTIONS_INIT, which is PyTorch's defaults
+ *
+ * Any element-aligned address does. rows may be 0: the sum is 0, the mean NaN, nothing else is written.
+ *
+ * Error bounds: loss 2 ULP, gradient 3 ULP, a reduced loss 2 ULP of the exact sum or mean; lse 1.5 * 2^-23 absolute
+ * plus half an ULP. Sums over rows are accumulated in double in row order.
+ *
+ * Cost: one read of the logits from memory for a forward; for a fused call in place one read and one write.
+ */
+XENT_API xent_status xent_fused_f32(const float *logits, const int32_t *targets, size_t rows, size_t classes,
+                                    float *loss, float *grad, const xent_options *options);
+
+/* The same with 64-bit targets. */
+XENT_API xent_status xent_fused_f32_i64(const float *logits, const int64_t *targets, size_t rows, size_t classes,
+                                        float *loss, float *grad, const xent_options *options);
+
+/*
+ * lse[i] = log(sum_j exp(logits[i * logits_stride + j])). logits_stride 0: classes. lse [rows], disjoint from logits.
+ * Within 1.5 * 2^-23 absolute plus half an ULP. A row of only -inf gives NaN here too, not -inf.
+ */
+XENT_API xent_status xent_logsumexp_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride,
+                                        float *lse);
+
+/*
+ * Probabilities exp(x_j - lse(x)), within 3 ULP. probs may be logits with the same stride (in place), else disjoint.
+ * A stride of 0 means classes.
+ */
+XENT_API xent_status xent_softmax_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride,
+                                      float *probs, size_t probs_stride);
+
+/*
+ * Log-probabilities x_j - lse(x), within 3 ULP, also for the class whose probability is nearly 1. log_probs may be
+ * logits with the same stride (in place), else disjoint. A stride of 0 means classes.
+ */
+XENT_API xent_status xent_log_softmax_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride,
+                                          float *log_probs, size_t log_probs_stride);
+
+/* A sentence for a status; never NULL. */
+XENT_API const char *xent_status_string(xent_status status);
+
+/* The name of the kernel in use: "avx512", "avx2", "neon" or "scalar". */
+XENT_API const char *xent_isa(void);
+
+/*
+ * Use the named kernel for all later calls of the process. Without this call the first use picks the fastest one that
+ * this CPU can run; the environment variable XENT_ISA, read once at that moment, can only lower that choice (an
+ * unknown or unavailable name there has no effect).
+ */
+XENT_API xent_status xent_select(const char *isa);
+
+/* NULL-terminated names of the kernels that this build and this CPU can run, fastest first. Ends with "scalar". */
+XENT_API const char *const *xent_isas(void);
+
+/* NULL-terminated names of every kernel in this build, whether or not this CPU can run it, fastest first. */
+XENT_API const char *const *xent_built_isas(void);
+
+/* The first feature that a kernel needs and this CPU or its operating system lacks ("avx512f"); "" if the kernel can run.
+   NULL: no such kernel in this build. */
+XENT_API const char *xent_isa_missing(const char *isa);
+
+/* The version of the library in use: XENT_VERSION_MAJOR * 10000 + XENT_VERSION_MINOR * 100 + XENT_VERSION_PATCH. */
+XENT_API int xent_version(void);
+
+/* The XENT_NUMERICS_VERSION of the library in use. */
+XENT_API int xent_numerics_version(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

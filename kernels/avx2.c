@@ -1,0 +1,212 @@
+/* The AVX2 kernel: the operations of kernels/algorithm.h on 8 lanes, four registers to a group of 32 classes. */
+#include "kernels/constants.h"
+#include "kernels/kernel.h"
+
+#include <immintrin.h>
+#include <stdbool.h>
+
+#if !defined(XENT_SIMDE) && !(defined(__AVX2__) && defined(__FMA__))
+#error "avx2.c needs -mavx2 -mfma"
+#endif
+
+enum { VW = 8, SW = 8 };
+typedef __m256 vf;
+typedef __m256i vi;
+
+static ALWAYS_INLINE void prefetch(const float *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T0);
+}
+
+/* All bits of lane i set where i < count. */
+static ALWAYS_INLINE __m256i first_lanes(size_t count)
+{
+    static const int32_t mask[2 * VW] = {-1, -1, -1, -1, -1, -1, -1, -1};
+    return _mm256_loadu_si256((const __m256i *)(mask + VW - (count < VW ? count : VW)));
+}
+
+static ALWAYS_INLINE vf vset(float v)
+{
+    return _mm256_set1_ps(v);
+}
+
+static ALWAYS_INLINE vf vload(const float *p)
+{
+    return _mm256_loadu_ps(p);
+}
+
+static ALWAYS_INLINE void vstore(float *p, vf v)
+{
+    _mm256_storeu_ps(p, v);
+}
+
+static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
+{
+    return _mm256_maskload_ps(p, first_lanes(count));
+}
+
+static ALWAYS_INLINE void vstore_first(float *p, vf v, size_t count)
+{
+    _mm256_maskstore_ps(p, first_lanes(count), v);
+}
+
+static ALWAYS_INLINE vf vsub(vf a, vf b)
+{
+    return _mm256_sub_ps(a, b);
+}
+
+static ALWAYS_INLINE vf vmul(vf a, vf b)
+{
+    return _mm256_mul_ps(a, b);
+}
+
+static ALWAYS_INLINE vf vfma(vf a, vf b, vf c)
+{
+    return _mm256_fmadd_ps(a, b, c);
+}
+
+static ALWAYS_INLINE vf vfnma(vf a, vf b, vf c)
+{
+    return _mm256_fnmadd_ps(a, b, c);
+}
+
+static ALWAYS_INLINE vf vmax(vf a, vf b)
+{
+    return _mm256_max_ps(a, b);
+}
+
+static ALWAYS_INLINE vf vkeep_first(vf v, size_t count)
+{
+    return _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes(count)));
+}
+
+static ALWAYS_INLINE vf vdrop_lane(vf v, size_t lane)
+{
+    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i drop = _mm256_cmpeq_epi32(index, _mm256_set1_epi32(lane < VW ? (int)lane : -1));
+    return _mm256_andnot_ps(_mm256_castsi256_ps(drop), v);
+}
+
+static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
+{
+    return _mm256_and_ps(v, _mm256_cmp_ps(z, cut, _CMP_NLE_UQ));
+}
+
+static ALWAYS_INLINE vf vkeep_ge(vf v, vf q, float c)
+{
+    return _mm256_and_ps(v, _mm256_cmp_ps(q, _mm256_set1_ps(c), _CMP_GE_OQ));
+}
+
+static ALWAYS_INLINE vf vkeep_int_ge(vf v, vi w, int c)
+{
+    return _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(w, _mm256_set1_epi32(c - 1))));
+}
+
+static ALWAYS_INLINE vi vbits(vf v)
+{
+    return _mm256_castps_si256(v);
+}
+
+static ALWAYS_INLINE vf vfrom_bits(vi w)
+{
+    return _mm256_castsi256_ps(w);
+}
+
+static ALWAYS_INLINE vi viset(int v)
+{
+    return _mm256_set1_epi32(v);
+}
+
+static ALWAYS_INLINE vi viadd(vi a, vi b)
+{
+    return _mm256_add_epi32(a, b);
+}
+
+static ALWAYS_INLINE vi visub(vi a, vi b)
+{
+    return _mm256_sub_epi32(a, b);
+}
+
+#define vishl(w, c) _mm256_slli_epi32(w, c)
+#define visar(w, c) _mm256_srai_epi32(w, c)
+
+static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
+{
+    const vi entry = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)table), vbits(t));
+    return vfrom_bits(viadd(entry, vishl(vbits(t), 20)));
+}
+
+static ALWAYS_INLINE vi vstray(vi acc, vf t, int base)
+{
+    return _mm256_or_si256(acc, _mm256_xor_si256(vbits(t), _mm256_set1_epi32(base)));
+}
+
+static ALWAYS_INLINE bool vstrayed(vi acc, int mask)
+{
+    return !_mm256_testz_si256(acc, _mm256_set1_epi32(mask));
+}
+
+static ALWAYS_INLINE float vmax_lanes(vf v)
+{
+    float lane[VW];
+    _mm256_storeu_ps(lane, v);
+    float max = lane[0];
+    for (int l = 1; l < VW; ++l)
+        max = lane[l] > max ? lane[l] : max;
+    return max;
+}
+
+/* The sums of the even and of the odd lanes. A float's bits moved up by 29 are a double 2^-896 times as large. */
+typedef struct {
+    __m256d even, odd;
+} vd;
+
+static ALWAYS_INLINE void vd_zero(vd *d)
+{
+    d->even = d->odd = _mm256_setzero_pd();
+}
+
+static ALWAYS_INLINE void vd_add(vd *d, vf v)
+{
+    /* A multiplication moves the even lanes up and drops the odd ones in one operation. */
+    const __m256i even = _mm256_mul_epu32(vbits(v), _mm256_set1_epi64x(1 << 29));
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi64(vbits(v), 3), _mm256_set1_epi64x(-(1LL << 29)));
+    d->even = _mm256_add_pd(d->even, _mm256_castsi256_pd(even));
+    d->odd = _mm256_add_pd(d->odd, _mm256_castsi256_pd(odd));
+}
+
+static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
+{
+    const __m256d low = _mm256_unpacklo_pd(d->even, d->odd), high = _mm256_unpackhi_pd(d->even, d->odd);
+    _mm256_storeu_pd(lane, _mm256_permute2f128_pd(low, high, 0x20));
+    _mm256_storeu_pd(lane + 4, _mm256_permute2f128_pd(low, high, 0x31));
+}
+
+static ALWAYS_INLINE __m256d pow2_pd(__m128i n)
+{
+    const __m256i biased = _mm256_add_epi64(_mm256_cvtepi32_epi64(n), _mm256_set1_epi64x(1023));
+    return _mm256_castsi256_pd(_mm256_slli_epi64(biased, 52));
+}
+
+static ALWAYS_INLINE void vd_add_wide(double *lane, vf f, vi n)
+{
+    const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(f));
+    const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(f, 1));
+    const __m256d low_power = pow2_pd(_mm256_castsi256_si128(n)), high_power = pow2_pd(_mm256_extracti128_si256(n, 1));
+    _mm256_storeu_pd(lane, _mm256_add_pd(_mm256_loadu_pd(lane), _mm256_mul_pd(low, low_power)));
+    _mm256_storeu_pd(lane + 4, _mm256_add_pd(_mm256_loadu_pd(lane + 4), _mm256_mul_pd(high, high_power)));
+}
+
+typedef vf sf;
+#define sset vset
+#define sload vload
+#define sstore vstore
+#define smul vmul
+#define sfma vfma
+
+#include "kernels/algorithm.h"
+
+extern const struct xent_kernel XENT_KERNEL(avx2);
+const struct xent_kernel XENT_KERNEL(avx2) = {
+    "avx2", XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA, cross_entropy, softmax, log_softmax,
+};

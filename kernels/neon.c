@@ -1,0 +1,230 @@
+/* The NEON kernel: the operations of kernels/algorithm.h on 4 lanes, eight registers to a group of 32 classes. */
+#include "kernels/constants.h"
+#include "kernels/kernel.h"
+
+#include <arm_neon.h>
+#include <stdbool.h>
+
+#if !defined(XENT_SIMDE) && !(defined(__aarch64__) && defined(__ARM_NEON))
+#error "neon.c needs aarch64 with Advanced SIMD"
+#endif
+
+enum { VW = 4, SW = 4 };
+typedef float32x4_t vf;
+typedef int32x4_t vi;
+
+static ALWAYS_INLINE void prefetch(const float *p)
+{
+    __builtin_prefetch(p);
+}
+
+static ALWAYS_INLINE uint32x4_t index_below(size_t count)
+{
+    static const uint32_t index[VW] = {0, 1, 2, 3};
+    return vcltq_u32(vld1q_u32(index), vdupq_n_u32(count < VW ? (uint32_t)count : VW));
+}
+
+/* v where mask is set, +0 elsewhere. */
+static ALWAYS_INLINE vf keep_where(vf v, uint32x4_t mask)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), mask));
+}
+
+static ALWAYS_INLINE vf vset(float v)
+{
+    return vdupq_n_f32(v);
+}
+
+static ALWAYS_INLINE vf vload(const float *p)
+{
+    return vld1q_f32(p);
+}
+
+static ALWAYS_INLINE void vstore(float *p, vf v)
+{
+    vst1q_f32(p, v);
+}
+
+/* NEON has no masked load or store; a short row's few tail elements go one by one. */
+static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
+{
+    if (count >= VW)
+        return vld1q_f32(p);
+    float lane[VW] = {0};
+    for (size_t i = 0; i < count; ++i)
+        lane[i] = p[i];
+    return vld1q_f32(lane);
+}
+
+static ALWAYS_INLINE void vstore_first(float *p, vf v, size_t count)
+{
+    if (count >= VW) {
+        vst1q_f32(p, v);
+        return;
+    }
+    float lane[VW];
+    vst1q_f32(lane, v);
+    for (size_t i = 0; i < count; ++i)
+        p[i] = lane[i];
+}
+
+static ALWAYS_INLINE vf vsub(vf a, vf b)
+{
+    return vsubq_f32(a, b);
+}
+
+static ALWAYS_INLINE vf vmul(vf a, vf b)
+{
+    return vmulq_f32(a, b);
+}
+
+static ALWAYS_INLINE vf vfma(vf a, vf b, vf c)
+{
+    return vfmaq_f32(c, a, b);
+}
+
+static ALWAYS_INLINE vf vfnma(vf a, vf b, vf c)
+{
+    return vfmsq_f32(c, a, b);
+}
+
+/* vmaxq would return NaN if either operand is one. */
+static ALWAYS_INLINE vf vmax(vf a, vf b)
+{
+    return vbslq_f32(vcgtq_f32(a, b), a, b);
+}
+
+static ALWAYS_INLINE vf vkeep_first(vf v, size_t count)
+{
+    return keep_where(v, index_below(count));
+}
+
+static ALWAYS_INLINE vf vdrop_lane(vf v, size_t lane)
+{
+    static const uint32_t index[VW] = {0, 1, 2, 3};
+    const uint32x4_t drop = vceqq_u32(vld1q_u32(index), vdupq_n_u32(lane < VW ? (uint32_t)lane : VW));
+    return keep_where(v, vmvnq_u32(drop));
+}
+
+static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
+{
+    return keep_where(v, vmvnq_u32(vcleq_f32(z, cut)));
+}
+
+static ALWAYS_INLINE vf vkeep_ge(vf v, vf q, float c)
+{
+    return keep_where(v, vcgeq_f32(q, vdupq_n_f32(c)));
+}
+
+static ALWAYS_INLINE vf vkeep_int_ge(vf v, vi w, int c)
+{
+    return keep_where(v, vcgtq_s32(w, vdupq_n_s32(c - 1)));
+}
+
+static ALWAYS_INLINE vi vbits(vf v)
+{
+    return vreinterpretq_s32_f32(v);
+}
+
+static ALWAYS_INLINE vf vfrom_bits(vi w)
+{
+    return vreinterpretq_f32_s32(w);
+}
+
+static ALWAYS_INLINE vi viset(int v)
+{
+    return vdupq_n_s32(v);
+}
+
+static ALWAYS_INLINE vi viadd(vi a, vi b)
+{
+    return vaddq_s32(a, b);
+}
+
+static ALWAYS_INLINE vi visub(vi a, vi b)
+{
+    return vsubq_s32(a, b);
+}
+
+#define vishl(w, c) vshlq_n_s32(w, c)
+#define visar(w, c) vshrq_n_s32(w, c)
+
+/* The table's 32 bytes are looked up by byte: index k becomes bytes 4k, 4k + 1, 4k + 2, 4k + 3. */
+static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
+{
+    const uint8x16x2_t bytes = {{vld1q_u8((const uint8_t *)table), vld1q_u8((const uint8_t *)(table + 4))}};
+    const uint32x4_t k = vandq_u32(vreinterpretq_u32_f32(t), vdupq_n_u32(7));
+    const uint32x4_t byte = vmlaq_u32(vdupq_n_u32(0x03020100), k, vdupq_n_u32(0x04040404));
+    const vi entry = vreinterpretq_s32_u8(vqtbl2q_u8(bytes, vreinterpretq_u8_u32(byte)));
+    return vfrom_bits(viadd(entry, vishl(vbits(t), 20)));
+}
+
+static ALWAYS_INLINE vi vstray(vi acc, vf t, int base)
+{
+    return vorrq_s32(acc, veorq_s32(vbits(t), vdupq_n_s32(base)));
+}
+
+static ALWAYS_INLINE bool vstrayed(vi acc, int mask)
+{
+    return vmaxvq_u32(vreinterpretq_u32_s32(vandq_s32(acc, vdupq_n_s32(mask)))) != 0;
+}
+
+static ALWAYS_INLINE float vmax_lanes(vf v)
+{
+    float lane[VW];
+    vst1q_f32(lane, v);
+    float max = lane[0];
+    for (int l = 1; l < VW; ++l)
+        max = lane[l] > max ? lane[l] : max;
+    return max;
+}
+
+/* The sums of lanes 0, 1 and of lanes 2, 3. A float's bits moved up by 29 are a double 2^-896 times as large. */
+typedef struct {
+    float64x2_t low, high;
+} vd;
+
+static ALWAYS_INLINE void vd_zero(vd *d)
+{
+    d->low = d->high = vdupq_n_f64(0);
+}
+
+static ALWAYS_INLINE void vd_add(vd *d, vf v)
+{
+    const uint32x4_t bits = vreinterpretq_u32_f32(v);
+    const uint64x2_t low = vshll_n_u32(vget_low_u32(bits), 29), high = vshll_high_n_u32(bits, 29);
+    d->low = vaddq_f64(d->low, vreinterpretq_f64_u64(low));
+    d->high = vaddq_f64(d->high, vreinterpretq_f64_u64(high));
+}
+
+static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
+{
+    vst1q_f64(lane, d->low);
+    vst1q_f64(lane + 2, d->high);
+}
+
+static ALWAYS_INLINE float64x2_t pow2_f64(int32x2_t n)
+{
+    const int64x2_t biased = vaddq_s64(vmovl_s32(n), vdupq_n_s64(1023));
+    return vreinterpretq_f64_s64(vshlq_n_s64(biased, 52));
+}
+
+static ALWAYS_INLINE void vd_add_wide(double *lane, vf f, vi n)
+{
+    const float64x2_t low = vmulq_f64(vcvt_f64_f32(vget_low_f32(f)), pow2_f64(vget_low_s32(n)));
+    const float64x2_t high = vmulq_f64(vcvt_high_f64_f32(f), pow2_f64(vget_high_s32(n)));
+    vst1q_f64(lane, vaddq_f64(vld1q_f64(lane), low));
+    vst1q_f64(lane + 2, vaddq_f64(vld1q_f64(lane + 2), high));
+}
+
+typedef vf sf;
+#define sset vset
+#define sload vload
+#define sstore vstore
+#define smul vmul
+#define sfma vfma
+
+#include "kernels/algorithm.h"
+
+extern const struct xent_kernel XENT_KERNEL(neon);
+const struct xent_kernel XENT_KERNEL(neon) = {"neon", XENT_CPU_NEON, cross_entropy, softmax, log_softmax};

@@ -1,0 +1,185 @@
+/*
+ * The scalar kernel: docs/numerics.md word for word in plain C, written apart from the SIMD text. It is the fallback
+ * for any CPU and the oracle that the bits of every other kernel are compared with.
+ */
+#include "kernels/kernel.h"
+#include "kernels/row.h"
+
+#include <math.h>
+
+/* a * b + c rounded once, from plain double arithmetic: the sum is rounded to odd, so that the second rounding, to
+   float, is right (Boldo & Melquiond 2008, Emulation of FMA and correctly rounded sums). */
+static float fma32(float a, float b, float c)
+{
+    const double p = (double)a * (double)b; /* exact: 48 bits */
+    const double s = p + (double)c;
+    const double c_part = s - p;
+    const double error = (p - (s - c_part)) + ((double)c - c_part);
+    uint64_t bits = f64_bits(s);
+    if (error != 0 && (bits & 1) == 0)
+        bits = (error > 0) == (s > 0) ? bits + 1 : bits - 1;
+    return (float)f64_from_bits(bits);
+}
+
+/* K exp(x - ref) = f * 2^n, f in (1.04, 2.09); f = 0 at or below the cut. */
+struct scaled {
+    float f;
+    int n;
+};
+
+static struct scaled exponential(float x, struct frame frame)
+{
+#define ENTRY(k, bits) bits
+    static const uint32_t table[8] = {XENT_TABLE(ENTRY)};
+#undef ENTRY
+    const float z = x - frame.ref;
+    if (z <= frame.cut)
+        return (struct scaled){0, 0};
+    const float rounder = 0x1.8p23f;
+    const float n8 = fma32(z, XENT_8LOG2E, rounder) - rounder;
+    float r = fma32(n8, -XENT_LN2_8_HI, z);
+    r = fma32(n8, -XENT_LN2_8_LO, r);
+    const int k = (int)n8 & 7;
+    const float p = fma32(fma32(XENT_C3, r, XENT_C2), r, 1.0f);
+    const float T = f32_from_bits(table[k]);
+    return (struct scaled){fma32(T * r, p, T), ((int)n8 - k) / 8};
+}
+
+/* The largest logit, NaN if there is one. */
+static float row_max(const float *x, size_t classes)
+{
+    float max = -INFINITY;
+    for (size_t j = 0; j < classes; ++j) {
+        if (x[j] != x[j])
+            return NAN;
+        if (x[j] > max)
+            max = x[j];
+    }
+    return max;
+}
+
+/* Sum of all e_j but that of class skip, in the order of the contract. */
+static double sum_others(const float *x, size_t classes, size_t skip, struct frame frame)
+{
+    double total = 0;
+    for (size_t begin = 0; begin < classes; begin += XENT_CHUNK) {
+        const size_t end = classes - begin < XENT_CHUNK ? classes : begin + XENT_CHUNK;
+        double lane[XENT_LANES] = {0};
+        for (size_t j = begin; j < end; ++j) {
+            if (j == skip)
+                continue;
+            const struct scaled e = exponential(x[j], frame);
+            lane[j % XENT_LANES] += (double)e.f * f64_pow2(e.n);
+        }
+        for (int half = XENT_LANES / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; ++l)
+                lane[l] += lane[l + half];
+        total += lane[0];
+    }
+    return total;
+}
+
+/* out_j = e_j * v for every class. */
+static void scale_row(const float *x, float *out, size_t classes, struct frame frame, double v)
+{
+    const struct multiplier m = row_multiplier(v);
+    for (size_t j = 0; j < classes; ++j) {
+        const struct scaled e = exponential(x[j], frame);
+        const int n = e.n + m.exponent + XENT_BIAS;
+        const float q = n < -126 ? 0.0f : e.f * f32_pow2(n);
+        const float correction = q < XENT_CORRECTION_MIN ? 0.0f : q * m.lo;
+        out[j] = fma32(q, m.hi, correction);
+    }
+}
+
+static void fill(float *out, size_t classes, float value)
+{
+    for (size_t j = 0; j < classes; ++j)
+        out[j] = value;
+}
+
+static double cross_entropy(const struct xent_job *job, size_t first, size_t last, double loss_sum)
+{
+    for (size_t i = first; i < last; ++i) {
+        const float *x = job->logits + i * job->logits_stride;
+        float *grad = job->out ? job->out + i * job->out_stride : NULL;
+        const int64_t target = xent_job_target(job, i);
+        float loss = 0, lse = 0;
+        if (target == job->ignore_index) {
+            if (grad)
+                fill(grad, job->classes, 0.0f);
+        } else {
+            const size_t y = (size_t)target;
+            const float max = row_max(x, job->classes);
+            if (row_is_finite(max)) {
+                const struct frame frame = row_frame(max);
+                const double others = sum_others(x, job->classes, y, frame);
+                const struct row_result row = row_finish(others, x[y], frame);
+                loss_sum += row.loss;
+                loss = f64_to_f32(row.loss);
+                lse = f64_to_f32((double)frame.ref + row.log_sum);
+                if (grad) {
+                    scale_row(x, grad, job->classes, frame, job->grad_scale / row.sum);
+                    grad[y] = row_target_gradient(others, row.sum, job->grad_scale);
+                }
+            } else {
+                loss = lse = NAN;
+                loss_sum += (double)NAN;
+                if (grad)
+                    fill(grad, job->classes, NAN);
+            }
+        }
+        if (job->loss)
+            job->loss[i] = loss;
+        if (job->lse)
+            job->lse[i] = lse;
+    }
+    return loss_sum;
+}
+
+static void softmax(const struct xent_job *job, size_t first, size_t last)
+{
+    for (size_t i = first; i < last; ++i) {
+        const float *x = job->logits + i * job->logits_stride;
+        float *out = job->out ? job->out + i * job->out_stride : NULL;
+        const float max = row_max(x, job->classes);
+        float lse = NAN;
+        if (row_is_finite(max)) {
+            const struct frame frame = row_frame(max);
+            const double sum = sum_others(x, job->classes, SIZE_MAX, frame);
+            lse = f64_to_f32((double)frame.ref + (f64_log(sum) - XENT_LN_K));
+            if (out)
+                scale_row(x, out, job->classes, frame, 1 / sum);
+        } else if (out) {
+            fill(out, job->classes, NAN);
+        }
+        if (job->lse)
+            job->lse[i] = lse;
+    }
+}
+
+static void log_softmax(const struct xent_job *job, size_t first, size_t last)
+{
+    for (size_t i = first; i < last; ++i) {
+        const float *x = job->logits + i * job->logits_stride;
+        float *out = job->out + i * job->out_stride;
+        const float max = row_max(x, job->classes);
+        if (!row_is_finite(max)) {
+            fill(out, job->classes, NAN);
+            continue;
+        }
+        size_t y = 0;
+        while (x[y] != max)
+            ++y;
+        const struct frame frame = row_frame(max);
+        const struct row_result row = row_finish(sum_others(x, job->classes, y, frame), max, frame);
+        const float hi = (float)row.log_sum;
+        const float lo = (float)(row.log_sum - (double)hi);
+        for (size_t j = 0; j < job->classes; ++j)
+            out[j] = ((x[j] - frame.ref) - hi) - lo;
+        out[y] = -f64_to_f32(row.loss);
+    }
+}
+
+extern const struct xent_kernel XENT_KERNEL(scalar);
+const struct xent_kernel XENT_KERNEL(scalar) = {"scalar", 0, cross_entropy, softmax, log_softmax};
