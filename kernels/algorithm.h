@@ -33,7 +33,8 @@
  *   void vd_zero(vd *)                all 0
  *   void vd_add(vd *, v)              adds 2^-896 v, for v = 0 or normal and positive: the lanes' bits moved to double
  *   void vd_get(const vd *, double *) the sums, in lane order
- *   void vd_add_wide(double *, f, n)  adds f 2^n to VW doubles, for |n| <= 1000; anything finite or not for other n
+ *   double vd_fold(const vd *)        all 32 lanes as one: i + 16 to i, then i + 8, i + 4, i + 2, i + 1
+ *   void vd_add_wide(double *, f, n)  adds f 2^n to VW doubles, for |n| <= 1000; anything for other n
  *   sf, SW, sload, sstore, sset, smul, sfma   the same for the second pass, where stores are the limit and an ISA may
  *                                     prefer another width
  */
@@ -113,8 +114,9 @@ static ALWAYS_INLINE void group_window(const float *x, float *keep, size_t count
     }
 }
 
-/* The same for whole groups without a class to skip: the loop that everything else exists to reach. */
-static ALWAYS_INLINE void groups_window(const float *x, size_t count, float *keep, vd *lanes, vi *stray)
+/* The same for whole groups without a class to skip: the loop that everything else exists to reach. The logits go to
+   save, unless that is NULL. */
+static ALWAYS_INLINE void groups_window(const float *x, size_t count, float *keep, float *save, vd *lanes, vi *stray)
 {
     vd sum[VECTORS];
     vi strayed = *stray;
@@ -123,7 +125,10 @@ static ALWAYS_INLINE void groups_window(const float *x, size_t count, float *kee
         prefetch(x + j + PREFETCH);
         prefetch(x + j + PREFETCH + XENT_LANES / 2);
         for (int v = 0; v < VECTORS; ++v) {
-            const vf e = exp_window(vload(x + j + v * VW), &strayed);
+            const vf logits = vload(x + j + v * VW);
+            const vf e = exp_window(logits, &strayed);
+            if (save)
+                vstore(save + j + v * VW, logits);
             if (keep)
                 vstore(keep + j + v * VW, e);
             vd_add(&sum[v], e);
@@ -133,13 +138,22 @@ static ALWAYS_INLINE void groups_window(const float *x, size_t count, float *kee
     *stray = strayed;
 }
 
+static ALWAYS_INLINE void copy_group(float *to, const float *from, size_t count)
+{
+    for (size_t j = 0; j < count; j += VW) {
+        if (count - j >= VW)
+            vstore(to + j, vload(from + j));
+        else
+            vstore_first(to + j, vload_first(from + j, count - j), count - j);
+    }
+}
+
 /* Adds up to XENT_BLOCK classes to the lanes, unless one strays from the window: then it only leaves anything in keep,
    where that is not the logits themselves. */
 static ALWAYS_INLINE bool block_window(const float *x, float *keep, enum keep how, size_t count, size_t skip, vd *lanes)
 {
     float original[XENT_BLOCK];
-    if (how == KEEP_IN_PLACE)
-        memcpy(original, x, count * sizeof *x);
+    float *save = how == KEEP_IN_PLACE ? original : NULL;
     vd sum[VECTORS];
     memcpy(sum, lanes, sizeof sum);
     vi stray = viset(0);
@@ -147,16 +161,20 @@ static ALWAYS_INLINE bool block_window(const float *x, float *keep, enum keep ho
     size_t j = 0;
     if (skip < whole) {
         j = skip / XENT_LANES * XENT_LANES;
-        groups_window(x, j, keep, sum, &stray);
+        groups_window(x, j, keep, save, sum, &stray);
+        if (save)
+            copy_group(save + j, x + j, XENT_LANES);
         group_window(x + j, keep ? keep + j : NULL, XENT_LANES, skip - j, sum, &stray);
         j += XENT_LANES;
     }
-    groups_window(x + j, whole - j, keep ? keep + j : NULL, sum, &stray);
+    groups_window(x + j, whole - j, keep ? keep + j : NULL, save ? save + j : NULL, sum, &stray);
+    if (save && whole < count)
+        copy_group(save + whole, x + whole, count - whole);
     if (whole < count)
         group_window(x + whole, keep ? keep + whole : NULL, count - whole, skip - whole, sum, &stray);
     if (vstrayed(stray, ~(WINDOW_SIZE - 1))) {
-        if (how == KEEP_IN_PLACE)
-            memcpy(keep, original, count * sizeof *x);
+        if (save)
+            memcpy(keep, save, count * sizeof *x);
         return false;
     }
     memcpy(lanes, sum, sizeof sum);
@@ -177,6 +195,7 @@ static float span_wide(const float *x, size_t count, size_t skip, struct frame f
             largest = vmax(logits, largest);
         } else {
             f = vkeep_first(exp_wide(vload_first(x + j, left), frame, &n), left);
+            n = vbits(vkeep_first(vfrom_bits(n), left)); /* 2^n may be infinite for a 0 that is no logit of a far row */
             for (size_t i = j; i < count; ++i)
                 max = x[i] > max ? x[i] : max;
         }
@@ -218,13 +237,16 @@ static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, enum keep 
             if (window)
                 row.kept = j += count;
         }
+        if (window) {
+            row.others += vd_fold(sum) * 0x1p896;
+            continue;
+        }
         double lane[XENT_LANES];
         for (int v = 0; v < VECTORS; ++v)
             vd_get(&sum[v], lane + v * VW);
         for (int l = 0; l < XENT_LANES; ++l)
             lane[l] *= 0x1p896;
-        if (!window)
-            row.max = span_wide(x + j, end - j, skip - j, (struct frame){0.0f, XENT_NEAR_CUT}, lane, row.max);
+        row.max = span_wide(x + j, end - j, skip - j, (struct frame){0.0f, XENT_NEAR_CUT}, lane, row.max);
         row.others += fold(lane);
     }
     return row;
@@ -347,6 +369,9 @@ static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *g
                                               double grad_scale, float *lse)
 {
     const float x_y = x[y];
+    /* Begun before the sum, so that it is done by the end of it; a far row needs another. */
+    const struct frame near = {0.0f, XENT_NEAR_CUT};
+    const double near_e = row_exponential(x_y, near);
     const struct summed sums = sum_row(x, grad, how, classes, y);
     if (!sums.finite) {
         if (how != KEEP_NOTHING)
@@ -354,7 +379,8 @@ static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *g
         *lse = NAN;
         return (double)NAN;
     }
-    const struct row_result row = row_finish(sums.others, x_y, sums.frame);
+    const double e = sums.frame.cut == XENT_NEAR_CUT ? near_e : row_exponential(x_y, sums.frame);
+    const struct row_result row = row_finish(sums.others, e, x_y, sums.frame);
     *lse = f64_to_f32((double)sums.frame.ref + row.log_sum);
     if (how != KEEP_NOTHING) {
         scale_row(x, grad, classes, sums, grad_scale / row.sum);
@@ -433,7 +459,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
             fill(out, job->classes, NAN);
             continue;
         }
-        const struct row_result row = row_finish(sums.others, x[y], sums.frame);
+        const struct row_result row = row_finish(sums.others, row_exponential(x[y], sums.frame), x[y], sums.frame);
         const float hi = (float)row.log_sum;
         const float lo = (float)(row.log_sum - (double)hi);
         for (size_t j = 0; j < job->classes; j += VW) {

@@ -89,7 +89,7 @@ static ALWAYS_INLINE vf vdrop_lane(vf v, size_t lane)
 
 static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
 {
-    return _mm256_and_ps(v, _mm256_cmp_ps(z, cut, _CMP_NLE_UQ));
+    return _mm256_andnot_ps(_mm256_cmp_ps(z, cut, _CMP_LE_OQ), v);
 }
 
 static ALWAYS_INLINE vf vkeep_ge(vf v, vf q, float c)
@@ -180,6 +180,17 @@ static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
     const __m256d low = _mm256_unpacklo_pd(d->even, d->odd), high = _mm256_unpackhi_pd(d->even, d->odd);
     _mm256_storeu_pd(lane, _mm256_permute2f128_pd(low, high, 0x20));
     _mm256_storeu_pd(lane + 4, _mm256_permute2f128_pd(low, high, 0x31));
+}
+
+static ALWAYS_INLINE double vd_fold(const vd sum[4])
+{
+    const __m256d even0 = _mm256_add_pd(sum[0].even, sum[2].even), even1 = _mm256_add_pd(sum[1].even, sum[3].even);
+    const __m256d odd0 = _mm256_add_pd(sum[0].odd, sum[2].odd), odd1 = _mm256_add_pd(sum[1].odd, sum[3].odd);
+    const __m256d even8 = _mm256_add_pd(even0, even1), odd8 = _mm256_add_pd(odd0, odd1);
+    const __m128d even4 = _mm_add_pd(_mm256_castpd256_pd128(even8), _mm256_extractf128_pd(even8, 1));
+    const __m128d odd4 = _mm_add_pd(_mm256_castpd256_pd128(odd8), _mm256_extractf128_pd(odd8, 1));
+    const __m128d two = _mm_add_pd(_mm_unpacklo_pd(even4, odd4), _mm_unpackhi_pd(even4, odd4));
+    return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 
 static ALWAYS_INLINE __m256d pow2_pd(__m128i n)

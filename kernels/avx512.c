@@ -179,6 +179,17 @@ static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
     _mm512_storeu_pd(lane + 8, _mm512_permutex2var_pd(d->even, high, d->odd));
 }
 
+static ALWAYS_INLINE double vd_fold(const vd sum[2])
+{
+    const __m512d even = _mm512_add_pd(sum[0].even, sum[1].even), odd = _mm512_add_pd(sum[0].odd, sum[1].odd);
+    const __m256d even8 = _mm256_add_pd(_mm512_castpd512_pd256(even), _mm512_extractf64x4_pd(even, 1));
+    const __m256d odd8 = _mm256_add_pd(_mm512_castpd512_pd256(odd), _mm512_extractf64x4_pd(odd, 1));
+    const __m128d even4 = _mm_add_pd(_mm256_castpd256_pd128(even8), _mm256_extractf128_pd(even8, 1));
+    const __m128d odd4 = _mm_add_pd(_mm256_castpd256_pd128(odd8), _mm256_extractf128_pd(odd8, 1));
+    const __m128d two = _mm_add_pd(_mm_unpacklo_pd(even4, odd4), _mm_unpackhi_pd(even4, odd4));
+    return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+}
+
 static ALWAYS_INLINE __m512d pow2_pd(__m256i n)
 {
     const __m512i biased = _mm512_add_epi64(_mm512_cvtepi32_epi64(n), _mm512_set1_epi64(1023));

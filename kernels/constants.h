@@ -26,8 +26,8 @@ enum {
     ENTRY(4, 0x3fc4e5beu), ENTRY(5, 0x3fd6b7dau), ENTRY(6, 0x3fea26deu), ENTRY(7, 0x3fff5829u)
 
 /* The common factor, at the centre of the errors, and its logarithm. */
-#define XENT_K 0x1.16747c4b92d9p+0
-#define XENT_LN_K 0x1.5863536970814p-4
+#define XENT_K 0x1.16747c48ddb1ap+0
+#define XENT_LN_K 0x1.586353419c652p-4
 
 #define XENT_8LOG2E 0x1.715476p+3f
 #define XENT_LN2_8_HI 0x1.62e43p-4f    /* ln(2)/8 to 24 bits ... */

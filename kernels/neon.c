@@ -192,7 +192,7 @@ static ALWAYS_INLINE void vd_zero(vd *d)
 static ALWAYS_INLINE void vd_add(vd *d, vf v)
 {
     const uint32x4_t bits = vreinterpretq_u32_f32(v);
-    const uint64x2_t low = vshll_n_u32(vget_low_u32(bits), 29), high = vshll_high_n_u32(bits, 29);
+    const uint64x2_t low = vshll_n_u32(vget_low_u32(bits), 29), high = vshll_n_u32(vget_high_u32(bits), 29);
     d->low = vaddq_f64(d->low, vreinterpretq_f64_u64(low));
     d->high = vaddq_f64(d->high, vreinterpretq_f64_u64(high));
 }
@@ -201,6 +201,19 @@ static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
 {
     vst1q_f64(lane, d->low);
     vst1q_f64(lane + 2, d->high);
+}
+
+static ALWAYS_INLINE double vd_fold(const vd sum[8])
+{
+    float64x2_t low[4], high[4];
+    for (int v = 0; v < 4; ++v) {
+        low[v] = vaddq_f64(sum[v].low, sum[v + 4].low);
+        high[v] = vaddq_f64(sum[v].high, sum[v + 4].high);
+    }
+    const float64x2_t low4 = vaddq_f64(vaddq_f64(low[0], low[2]), vaddq_f64(low[1], low[3]));
+    const float64x2_t high4 = vaddq_f64(vaddq_f64(high[0], high[2]), vaddq_f64(high[1], high[3]));
+    const float64x2_t two = vaddq_f64(low4, high4);
+    return vgetq_lane_f64(two, 0) + vgetq_lane_f64(two, 1);
 }
 
 static ALWAYS_INLINE float64x2_t pow2_f64(int32x2_t n)
@@ -212,7 +225,7 @@ static ALWAYS_INLINE float64x2_t pow2_f64(int32x2_t n)
 static ALWAYS_INLINE void vd_add_wide(double *lane, vf f, vi n)
 {
     const float64x2_t low = vmulq_f64(vcvt_f64_f32(vget_low_f32(f)), pow2_f64(vget_low_s32(n)));
-    const float64x2_t high = vmulq_f64(vcvt_high_f64_f32(f), pow2_f64(vget_high_s32(n)));
+    const float64x2_t high = vmulq_f64(vcvt_f64_f32(vget_high_f32(f)), pow2_f64(vget_high_s32(n)));
     vst1q_f64(lane, vaddq_f64(vld1q_f64(lane), low));
     vst1q_f64(lane + 2, vaddq_f64(vld1q_f64(lane + 2), high));
 }

@@ -43,11 +43,17 @@ struct row_result {
     double sum;     /* s */
 };
 
-/* others is s', the sum over every class but y; x is the logit of y. */
-static inline struct row_result row_finish(double others, float x, struct frame frame)
+/* e_y for the target's logit x. */
+static inline double row_exponential(float x, struct frame frame)
 {
     const double z = (double)x - (double)frame.ref;
-    const double e = z <= (double)frame.cut ? 0 : XENT_K * f64_exp(z);
+    return z > (double)frame.cut && z < (double)XENT_NEAR_MAX ? XENT_K * f64_exp(z) : 0;
+}
+
+/* others is s', the sum over every class but y; e is e_y and x the logit of y. */
+static inline struct row_result row_finish(double others, double e, float x, struct frame frame)
+{
+    const double z = (double)x - (double)frame.ref;
     struct row_result row = {.sum = others + e};
     if (others < 0.4142 * e) {
         row.loss = f64_2atanh(others / (others + 2 * e));

@@ -7,15 +7,18 @@
 
 #include <math.h>
 
-/* a * b + c rounded once, from plain double arithmetic: the sum is rounded to odd, so that the second rounding, to
-   float, is right (Boldo & Melquiond 2008, Emulation of FMA and correctly rounded sums). */
+/* a * b + c rounded once, from plain double arithmetic. Rounding the double sum to float is rounding twice, which can
+   only be wrong where the first one lands halfway between two floats; there, and where floats are subnormal and lie
+   elsewhere, the sum is rounded to odd first (Boldo & Melquiond 2008, Emulation of FMA and correctly rounded sums). */
 static float fma32(float a, float b, float c)
 {
     const double p = (double)a * (double)b; /* exact: 48 bits */
     const double s = p + (double)c;
+    uint64_t bits = f64_bits(s);
+    if ((bits & 0x1fffffff) != 0x10000000 && (s >= 0x1p-126 || s <= -0x1p-126))
+        return (float)s;
     const double c_part = s - p;
     const double error = (p - (s - c_part)) + ((double)c - c_part);
-    uint64_t bits = f64_bits(s);
     if (error != 0 && (bits & 1) == 0)
         bits = (error > 0) == (s > 0) ? bits + 1 : bits - 1;
     return (float)f64_from_bits(bits);
@@ -114,7 +117,7 @@ static double cross_entropy(const struct xent_job *job, size_t first, size_t las
             if (row_is_finite(max)) {
                 const struct frame frame = row_frame(max);
                 const double others = sum_others(x, job->classes, y, frame);
-                const struct row_result row = row_finish(others, x[y], frame);
+                const struct row_result row = row_finish(others, row_exponential(x[y], frame), x[y], frame);
                 loss_sum += row.loss;
                 loss = f64_to_f32(row.loss);
                 lse = f64_to_f32((double)frame.ref + row.log_sum);
@@ -172,7 +175,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         while (x[y] != max)
             ++y;
         const struct frame frame = row_frame(max);
-        const struct row_result row = row_finish(sum_others(x, job->classes, y, frame), max, frame);
+        const struct row_result row = row_finish(sum_others(x, job->classes, y, frame), row_exponential(max, frame), max, frame);
         const float hi = (float)row.log_sum;
         const float lo = (float)(row.log_sum - (double)hi);
         for (size_t j = 0; j < job->classes; ++j)

@@ -111,7 +111,7 @@ typedef struct xent_options {
  *
  * Any element-aligned address does. rows may be 0: the sum is 0, the mean NaN, nothing else is written.
  *
- * Error bounds: loss 2 ULP, gradient 3 ULP, a reduced loss 2 ULP of the exact sum or mean; lse 1.5 * 2^-23 absolute
+ * Error bounds: loss 2 ULP, gradient 3 ULP, a reduced loss 2 ULP of the exact sum or mean; lse 1.5 * 2^-24 absolute
  * plus half an ULP. Sums over rows are accumulated in double in row order.
  *
  * Cost: one read of the logits from memory for a forward; for a fused call in place one read and one write.
@@ -125,7 +125,7 @@ XENT_API xent_status xent_fused_f32_i64(const float *logits, const int64_t *targ
 
 /*
  * lse[i] = log(sum_j exp(logits[i * logits_stride + j])). logits_stride 0: classes. lse [rows], disjoint from logits.
- * Within 1.5 * 2^-23 absolute plus half an ULP. A row of only -inf gives NaN here too, not -inf.
+ * Within 1.5 * 2^-24 absolute plus half an ULP. A row of only -inf gives NaN here too, not -inf.
  */
 XENT_API xent_status xent_logsumexp_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride,
                                         float *lse);

@@ -1,0 +1,116 @@
+/*
+ * The errors of the calls that the bench times, in ULP, against a reference in double, on the first rows of
+ * each shape (all rows are drawn alike).
+ *
+ *     s'    = sum over j != y of exp(x_j - m)             m the largest logit, so that s' does not overflow
+ *     loss  = log1p(s' / exp(x_y - m))
+ *     grad  = exp(x_j - m) / s,  for the target -s' / s   s = s' + exp(x_y - m)
+ *
+ * No step subtracts numbers that were rounded before, so that its own error is below a thousandth of a float's ULP.
+ */
+#include "bench.h"
+
+#include <xent/xent.h>
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+/* As many rows of a shape are checked as have this many logits together. */
+static const size_t checked_logits = 2u << 20;
+
+/* The exact results of a batch. */
+struct reference {
+    double *loss; /* [rows] */
+    double *grad; /* [rows][classes] */
+};
+
+/* |got - exact| in units of the last place of exact as a float. NaN, which no row here should give, counts as infinite.
+ */
+static double ulps(float got, double exact)
+{
+    int exponent = exact == 0.0 ? -126 : ilogb(exact);
+    double error = fabs((double)got - exact) / ldexp(1.0, (exponent < -126 ? -126 : exponent) - 23);
+    return error >= 0.0 ? error : (double)INFINITY;
+}
+
+static void exact_row(const float *x, size_t classes, size_t target, double *loss, double *grad)
+{
+    float m = x[0];
+    for (size_t j = 1; j < classes; j++)
+        m = x[j] > m ? x[j] : m;
+    long double others = 0;
+    for (size_t j = 0; j < classes; j++) {
+        grad[j] = exp((double)x[j] - (double)m);
+        if (j != target)
+            others += (long double)grad[j];
+    }
+    double sum = (double)(others + (long double)grad[target]);
+    *loss = log1p((double)others / grad[target]);
+    for (size_t j = 0; j < classes; j++)
+        grad[j] = (j == target ? -(double)others : grad[j]) / sum;
+}
+
+static struct reference make_reference(struct bench_shape batch, const struct bench_data *data)
+{
+    struct reference r = {malloc(batch.rows * sizeof *r.loss), malloc(batch.rows * batch.classes * sizeof *r.grad)};
+    if (!r.loss || !r.grad)
+        bench_fail("no memory for the reference of %zu rows of %zu classes", batch.rows, batch.classes);
+    for (size_t i = 0; i < batch.rows; i++)
+        exact_row(data->logits + i * batch.classes, batch.classes, (size_t)data->targets[i], &r.loss[i],
+                  r.grad + i * batch.classes);
+    return r;
+}
+
+/* Prints the largest error of the losses and, unless grad is NULL, of the gradient's entries. */
+static void check(struct bench_shape batch, const struct reference *exact, const float *logits, float *grad,
+                  const struct bench_data *data)
+{
+    xent_options options = XENT_OPTIONS_INIT;
+    options.reduction = XENT_NONE;
+    xent_status status = xent_fused_f32(logits, data->targets, batch.rows, batch.classes, data->loss, grad, &options);
+    if (status != XENT_OK)
+        bench_fail("%s: %s", xent_isa(), xent_status_string(status));
+
+    double loss_error = 0, grad_error = 0;
+    for (size_t i = 0; i < batch.rows; i++)
+        loss_error = fmax(loss_error, ulps(data->loss[i], exact->loss[i]));
+    for (size_t i = 0; grad && i < batch.rows * batch.classes; i++)
+        grad_error = fmax(grad_error, ulps(grad[i], exact->grad[i]));
+    printf("\t%zu\t%.3f\t", batch.rows, loss_error);
+    printf(grad ? "%.3f\n" : "-\n", grad_error);
+    fflush(stdout);
+}
+
+static void check_shape(struct bench_shape shape, const struct bench_selection *selection)
+{
+    struct bench_shape batch = {checked_logits / shape.classes, shape.classes};
+    if (batch.rows < 1)
+        batch.rows = 1;
+    if (batch.rows > shape.rows)
+        batch.rows = shape.rows;
+    const struct bench_data *data = bench_reserve(batch.rows * batch.classes, batch.rows);
+    bench_targets(batch.rows, batch.classes);
+    struct reference exact = make_reference(batch, data);
+    for (size_t k = 0; k < selection->isa_count; k++) {
+        const char *isa = selection->isas[k];
+        if (xent_select(isa) != XENT_OK)
+            bench_fail("the kernel %s cannot be selected", isa);
+        printf("%s\t%zux%zu\tforward", isa, shape.rows, shape.classes);
+        check(batch, &exact, data->logits, NULL, data);
+        printf("%s\t%zux%zu\tout-of-place", isa, shape.rows, shape.classes);
+        check(batch, &exact, data->logits, data->work, data);
+        printf("%s\t%zux%zu\tin-place", isa, shape.rows, shape.classes);
+        bench_restore(batch.rows * batch.classes);
+        check(batch, &exact, data->work, data->work, data);
+    }
+    free(exact.loss);
+    free(exact.grad);
+}
+
+void bench_errors(const struct bench_selection *selection)
+{
+    printf("isa\tshape\tmode\trows_checked\tloss_ulp\tgrad_ulp\n");
+    for (size_t i = 0; i < selection->shape_count; i++)
+        check_shape(selection->shapes[i], selection);
+}

@@ -1,0 +1,160 @@
+/*
+ * The choice of kernel on processors that are not here: made-up CPUID and XCR0 answers, and what the dispatcher must make
+ * of them.
+ */
+#include "cpu.h"
+
+#include "kernels/kernel.h"
+#include "xent/xent.h"
+
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    FMA = 1 << 12,
+    OSXSAVE = 1 << 27,
+    AVX = 1 << 28,
+    AVX2 = 1 << 5,
+    AVX512F = 1 << 16,
+    AVX512DQ = 1 << 17,
+    AVX512BW = 1 << 30
+};
+#define AVX512VL (UINT32_C(1) << 31)
+#define LEAF1_FULL (FMA | OSXSAVE | AVX)
+#define LEAF7_FULL (AVX2 | AVX512F | AVX512DQ | AVX512BW | AVX512VL)
+
+static const struct machine {
+    const char *description;
+    uint32_t max_leaf, leaf1_ecx, leaf7_ebx;
+    uint64_t xcr0;
+    const char *best; /* the kernel that must be chosen */
+} machines[] = {
+    {"AVX-512 server, everything enabled", 0x20, LEAF1_FULL, LEAF7_FULL, 0xe7, "avx512"},
+    {"the same with AMX and PKRU state too", 0x20, LEAF1_FULL, LEAF7_FULL, 0x602e7, "avx512"},
+    {"AVX-512 bits, but the system saves no zmm state", 0x20, LEAF1_FULL, LEAF7_FULL, 0x07, "avx2"},
+    {"AVX-512 bits, mask registers not saved", 0x20, LEAF1_FULL, LEAF7_FULL, 0xc7, "avx2"},
+    {"AVX-512 bits, upper 16 zmm not saved", 0x20, LEAF1_FULL, LEAF7_FULL, 0x67, "avx2"},
+    {"AVX-512 bits, upper halves not saved", 0x20, LEAF1_FULL, LEAF7_FULL, 0xa7, "avx2"},
+    {"Knights Landing: F without BW, DQ, VL", 0x0d, LEAF1_FULL, AVX2 | AVX512F, 0xe7, "avx2"},
+    {"AVX-512 without VL", 0x16, LEAF1_FULL, LEAF7_FULL & ~AVX512VL, 0xe7, "avx2"},
+    {"AVX-512 without DQ", 0x16, LEAF1_FULL, LEAF7_FULL & ~(uint32_t)AVX512DQ, 0xe7, "avx2"},
+    {"AVX-512 without BW", 0x16, LEAF1_FULL, LEAF7_FULL & ~(uint32_t)AVX512BW, 0xe7, "avx2"},
+    {"hypervisor that masks F and leaves the rest", 0x16, LEAF1_FULL, LEAF7_FULL & ~(uint32_t)AVX512F, 0xe7, "avx2"},
+    {"AVX10/256: VL and no 512-bit state", 0x24, LEAF1_FULL, LEAF7_FULL & ~(uint32_t)AVX512F, 0x67, "avx2"},
+    {"hypervisor that masks AVX2 only", 0x16, LEAF1_FULL, LEAF7_FULL & ~(uint32_t)AVX2, 0xe7, "scalar"},
+    {"hypervisor that masks FMA only", 0x16, LEAF1_FULL & ~(uint32_t)FMA, LEAF7_FULL, 0xe7, "scalar"},
+    {"Haswell", 0x0d, LEAF1_FULL, AVX2, 0x07, "avx2"},
+    {"Haswell with OSXSAVE off", 0x0d, LEAF1_FULL & ~(uint32_t)OSXSAVE, AVX2, 0x07, "scalar"},
+    {"Haswell, system saves only xmm", 0x0d, LEAF1_FULL, AVX2, 0x03, "scalar"},
+    {"Haswell, system saves only x87", 0x0d, LEAF1_FULL, AVX2, 0x01, "scalar"},
+    {"Haswell with the CPUID leaves cut at 6", 0x06, LEAF1_FULL, AVX2, 0x07, "scalar"},
+    {"Haswell with the CPUID leaves cut at 3 (a firmware switch)", 0x03, LEAF1_FULL, AVX2, 0x07, "scalar"},
+    {"Sandy Bridge: AVX alone", 0x0d, OSXSAVE | AVX, 0, 0x07, "scalar"},
+    {"Piledriver: AVX and FMA, no AVX2", 0x0d, LEAF1_FULL, 0, 0x07, "scalar"},
+    {"VIA-like: AVX2 without FMA", 0x0d, OSXSAVE | AVX, AVX2, 0x07, "scalar"},
+    {"Nehalem", 0x0b, 0, 0, 0, "scalar"},
+    {"Rosetta-like: OSXSAVE, no AVX", 0x0d, OSXSAVE, 0, 0x03, "scalar"},
+    {"leaf 0 answers 0", 0, LEAF1_FULL, LEAF7_FULL, 0xe7, "scalar"},
+};
+
+static const struct machine *machine;
+
+static void fake_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
+{
+    memset(regs, 0, 4 * sizeof *regs);
+    ck_assert_msg(leaf <= machine->max_leaf, "%s: leaf %u asked past the last, %u", machine->description, leaf,
+                  machine->max_leaf);
+    ck_assert_uint_eq(subleaf, 0);
+    if (leaf == 0)
+        regs[0] = machine->max_leaf;
+    if (leaf == 1)
+        regs[2] = machine->leaf1_ecx;
+    if (leaf == 7)
+        regs[1] = machine->leaf7_ebx;
+}
+
+static uint64_t fake_xgetbv(void)
+{
+    ck_assert_msg(machine->leaf1_ecx & OSXSAVE, "%s: xgetbv without OSXSAVE is an illegal instruction",
+                  machine->description);
+    return machine->xcr0;
+}
+
+/* What each x86 kernel needs, fastest first; the table of meson.build in miniature. */
+static const struct {
+    const char *name;
+    uint32_t needs;
+} x86_kernels[] = {
+    {"avx512", XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA | XENT_CPU_AVX512F | XENT_CPU_AVX512BW | XENT_CPU_AVX512DQ |
+                   XENT_CPU_AVX512VL},
+    {"avx2", XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA},
+    {"scalar", 0},
+};
+
+START_TEST(made_up_machines)
+{
+    const struct cpuid_source source = {fake_cpuid, fake_xgetbv};
+    machine = &machines[_i];
+    const uint32_t features = xent_x86_features(&source);
+    size_t k = 0;
+    while (x86_kernels[k].needs & ~features)
+        ++k;
+    ck_assert_msg(strcmp(x86_kernels[k].name, machine->best) == 0, "%s: %s chosen, not %s", machine->description,
+                  x86_kernels[k].name, machine->best);
+}
+END_TEST
+
+/* xent_isas() hands out a tail of the table, which is right only if no kernel needs more than one before it. */
+#define XENT_ISA(isa) extern const struct xent_kernel XENT_KERNEL(isa);
+#include "isas.inc"
+#undef XENT_ISA
+
+START_TEST(needs_are_nested)
+{
+    static const struct xent_kernel *const kernels[] = {
+#define XENT_ISA(isa) &XENT_KERNEL(isa),
+#include "isas.inc"
+#undef XENT_ISA
+    };
+    const size_t count = sizeof kernels / sizeof *kernels;
+    for (size_t i = 0; i < count; ++i) {
+        ck_assert_str_eq(kernels[i]->name, xent_built_isas()[i]);
+        const uint32_t x86_bits = XENT_CPU_NEON - 1;
+        for (size_t later = i + 1; later < count; ++later)
+            if ((kernels[later]->needs & x86_bits) == kernels[later]->needs)
+                ck_assert_msg((kernels[later]->needs & ~kernels[i]->needs) == 0 || kernels[i]->needs == XENT_CPU_NEON,
+                              "%s needs what the faster %s does not", kernels[later]->name, kernels[i]->name);
+        if (strcmp(kernels[i]->name, "avx512") == 0)
+            ck_assert_uint_eq(kernels[i]->needs, x86_kernels[0].needs);
+        if (strcmp(kernels[i]->name, "avx2") == 0)
+            ck_assert_uint_eq(kernels[i]->needs, x86_kernels[1].needs);
+    }
+    ck_assert_uint_eq(kernels[count - 1]->needs, 0);
+}
+END_TEST
+
+START_TEST(feature_names)
+{
+    for (uint32_t feature = 1; feature <= XENT_CPU_NEON; feature <<= 1)
+        ck_assert_str_ne(xent_cpu_feature_name(feature), "unknown");
+    ck_assert_str_eq(xent_cpu_feature_name(UINT32_C(1) << 31), "unknown");
+}
+END_TEST
+
+int main(void)
+{
+    TCase *tests = tcase_create("dispatch");
+    tcase_add_loop_test(tests, made_up_machines, 0, sizeof machines / sizeof *machines);
+    tcase_add_test(tests, needs_are_nested);
+    tcase_add_test(tests, feature_names);
+    Suite *suite = suite_create("dispatch");
+    suite_add_tcase(suite, tests);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK);
+    srunner_set_tap(runner, "-");
+    srunner_run_all(runner, CK_SILENT);
+    const int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
