@@ -2,8 +2,8 @@
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
- * *window* (about [-33.2, 55.4]: |8 z log2 e| stays in [-384, 639]) its exponential is a normal float, needs no frame
- * and no maximum, and is kept in the output row for the second pass to scale. The first block that leaves the window
+ * *window* (about [-33.2, 55.4]: rint(8 z log2 e) in [-384, 639]) its exponential is a normal float, needs no frame
+ * and no maximum, and is kept in the output row for the second pass to scale. The first step that leaves the window
  * turns the rest of the row *wide*: exponents and significands apart, sums in full double range, nothing kept. Both ways
  * give the same bits, because every factor between them is a power of two.
  *
@@ -45,13 +45,11 @@
 
 enum {
     VECTORS = XENT_LANES / VW, /* that hold one element of each lane: a group */
+    STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
     WINDOW_LOW = -384,
     WINDOW_SIZE = 1024,
     PREFETCH = 1024 /* floats ahead; 3-5 % on rows from memory */
 };
-
-/* What the first pass does with the exponentials: nothing, or keeps them in the output row, which may be the logits. */
-enum keep { KEEP_NOTHING, KEEP_APART, KEEP_IN_PLACE };
 
 #define ROUNDER 0x1.8p23f
 static const int32_t rounder_bits = 0x4b400000;
@@ -61,11 +59,16 @@ static const int32_t rounder_bits = 0x4b400000;
 static const int32_t table[16] = {XENT_TABLE(ENTRY), XENT_TABLE(ENTRY)};
 #undef ENTRY
 
-static ALWAYS_INLINE vf exp_reduce(vf z, vf *t)
+/* 8 n + k, in the low bits of a float. */
+static ALWAYS_INLINE vf exp_round(vf z)
 {
-    const vf rounder = vset(ROUNDER - WINDOW_LOW);
-    *t = vfma(z, vset(XENT_8LOG2E), rounder);
-    const vf n8 = vsub(*t, rounder);
+    return vfma(z, vset(XENT_8LOG2E), vset(ROUNDER - WINDOW_LOW));
+}
+
+/* r */
+static ALWAYS_INLINE vf exp_reduce(vf z, vf t)
+{
+    const vf n8 = vsub(t, vset(ROUNDER - WINDOW_LOW));
     return vfnma(n8, vset(XENT_LN2_8_LO), vfnma(n8, vset(XENT_LN2_8_HI), z));
 }
 
@@ -76,126 +79,105 @@ static ALWAYS_INLINE vf exp_polynomial(vf S, vf r)
     return vfma(vmul(S, r), p, S);
 }
 
-/* e[i] = K exp(x[i]), provided that no lane strays from the window. Two at a time, step by step, keep the multipliers
-   busier than one after the other: 2 to 5 % of a forward. */
-static ALWAYS_INLINE void exp_window(const vf *x, vf *e, int count, vi *stray)
-{
-    vf t[2], r[2];
-    for (int i = 0; i < count; ++i)
-        r[i] = exp_reduce(x[i], &t[i]);
-    for (int i = 0; i < count; ++i)
-        *stray = vstray(*stray, t[i], rounder_bits);
-    for (int i = 0; i < count; ++i)
-        e[i] = exp_polynomial(vtable(table, t[i]), r[i]);
-}
-
 /* K exp(x - ref) = result * 2^n for any x; 0 * 2^n at or below the cut. */
 static ALWAYS_INLINE vf exp_wide(vf x, struct frame frame, vi *n)
 {
     const vf cut = vset(frame.cut);
     const vf z = vmax(cut, vsub(x, vset(frame.ref)));
-    vf t;
-    const vf r = exp_reduce(z, &t);
+    const vf t = exp_round(z);
     *n = visar(visub(vbits(t), viset(rounder_bits - WINDOW_LOW)), 3);
     const vf T = vfrom_bits(visub(vbits(vtable(table, t)), vishl(*n, 23)));
-    return vkeep_above(exp_polynomial(T, r), z, cut);
+    return vkeep_above(exp_polynomial(T, exp_reduce(z, t)), z, cut);
 }
 
-/* One group of 32 classes, or its first count: exponentials to *lanes, and to keep unless that is NULL. */
-static ALWAYS_INLINE void group_window(const float *x, float *keep, size_t count, size_t skip, vd *lanes, vi *stray)
-{
-    for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
-        const size_t left = count - v * VW;
-        const bool whole = left >= VW;
-        const vf logits = whole ? vload(x + v * VW) : vload_first(x + v * VW, left);
-        vf e;
-        exp_window(&logits, &e, 1, stray);
-        if (!whole)
-            e = vkeep_first(e, left);
-        if (keep && whole)
-            vstore(keep + v * VW, e);
-        else if (keep)
-            vstore_first(keep + v * VW, e, left);
-        vd_add(&lanes[v], vdrop_lane(e, skip - v * VW));
-    }
-}
-
-/* The same for whole groups without a class to skip: the loop that everything else exists to reach. The logits go to
-   save, unless that is NULL. */
-static ALWAYS_INLINE void groups_window(const float *x, size_t count, float *keep, float *save, vd *lanes, vi *stray)
+/* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes; keep, unless it
+   is NULL, receives them. Stops before the first step with a logit outside the window, and returns how far it came.
+   This is the loop that everything else exists to reach. */
+static ALWAYS_INLINE size_t steps_window(const float *x, size_t begin, size_t end, float *keep, vd *lanes)
 {
     vd sum[VECTORS];
-    vi strayed = *stray;
     memcpy(sum, lanes, sizeof sum);
-    for (size_t j = 0; j < count; j += XENT_LANES) {
-        prefetch(x + j + PREFETCH);
-        prefetch(x + j + PREFETCH + XENT_LANES / 2);
-        for (int v = 0; v < VECTORS; v += 2) {
-            const vf logits[2] = {vload(x + j + v * VW), vload(x + j + (v + 1) * VW)};
-            vf e[2];
-            exp_window(logits, e, 2, &strayed);
+    size_t j = begin;
+    for (; j != end; j += STEP) {
+        for (int i = 0; i < STEP; i += 16)
+            prefetch(x + j + PREFETCH + i);
+        vf t[STEP / VW];
+        vi stray = viset(0);
+        for (int v = 0; v < STEP / VW; ++v) {
+            t[v] = exp_round(vload(x + j + v * VW));
+            stray = vstray(stray, t[v], rounder_bits);
+        }
+        if (vstrayed(stray, ~(WINDOW_SIZE - 1)))
+            break;
+        /* Two vectors side by side keep the multipliers busier than one after the other: 2 to 5 % of a forward. */
+        for (int v = 0; v < STEP / VW; v += 2) {
+            vf r[2], e[2];
+            for (int i = 0; i < 2; ++i)
+                r[i] = exp_reduce(vload(x + j + (v + i) * VW), t[v + i]);
+            for (int i = 0; i < 2; ++i)
+                e[i] = exp_polynomial(vtable(table, t[v + i]), r[i]);
             for (int i = 0; i < 2; ++i) {
-                if (save)
-                    vstore(save + j + (v + i) * VW, logits[i]);
                 if (keep)
                     vstore(keep + j + (v + i) * VW, e[i]);
-                vd_add(&sum[v + i], e[i]);
+                vd_add(&sum[(v + i) % VECTORS], e[i]);
             }
         }
     }
     memcpy(lanes, sum, sizeof sum);
-    *stray = strayed;
+    return j;
 }
 
-static ALWAYS_INLINE void copy_group(float *to, const float *from, size_t count)
+/* The same for one group, of which only the first count classes exist and skip is left out of the lanes. Returns whether
+   all logits lie in the window; otherwise nothing has happened. */
+static ALWAYS_INLINE bool group_window(const float *x, size_t count, size_t skip, float *keep, vd *lanes)
 {
-    for (size_t j = 0; j < count; j += VW) {
-        if (count - j >= VW)
-            vstore(to + j, vload(from + j));
-        else
-            vstore_first(to + j, vload_first(from + j, count - j), count - j);
-    }
-}
-
-/* Adds up to XENT_BLOCK classes to the lanes, unless one strays from the window: then it only leaves anything in keep,
-   where that is not the logits themselves. */
-static ALWAYS_INLINE bool block_window(const float *x, float *keep, enum keep how, size_t count, size_t skip, vd *lanes)
-{
-    float original[XENT_BLOCK];
-    float *save = how == KEEP_IN_PLACE ? original : NULL;
-    vd sum[VECTORS];
-    memcpy(sum, lanes, sizeof sum);
+    vf e[VECTORS];
+    for (size_t v = 0; v < VECTORS; ++v)
+        e[v] = vset(0.0f);
     vi stray = viset(0);
-    const size_t whole = count / XENT_LANES * XENT_LANES;
-    size_t j = 0;
-    if (skip < whole) {
-        j = skip / XENT_LANES * XENT_LANES;
-        groups_window(x, j, keep, save, sum, &stray);
-        if (save)
-            copy_group(save + j, x + j, XENT_LANES);
-        group_window(x + j, keep ? keep + j : NULL, XENT_LANES, skip - j, sum, &stray);
-        j += XENT_LANES;
+    for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
+        const size_t left = count - v * VW;
+        const vf logits = left >= VW ? vload(x + v * VW) : vload_first(x + v * VW, left);
+        const vf t = exp_round(logits);
+        stray = vstray(stray, t, rounder_bits);
+        e[v] = vkeep_first(exp_polynomial(vtable(table, t), exp_reduce(logits, t)), left);
     }
-    groups_window(x + j, whole - j, keep ? keep + j : NULL, save ? save + j : NULL, sum, &stray);
-    if (save && whole < count)
-        copy_group(save + whole, x + whole, count - whole);
-    if (whole < count)
-        group_window(x + whole, keep ? keep + whole : NULL, count - whole, skip - whole, sum, &stray);
-    if (vstrayed(stray, ~(WINDOW_SIZE - 1))) {
-        if (save)
-            memcpy(keep, save, count * sizeof *x);
+    if (vstrayed(stray, ~(WINDOW_SIZE - 1)))
         return false;
+    for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
+        if (keep && count - v * VW >= VW)
+            vstore(keep + v * VW, e[v]);
+        else if (keep)
+            vstore_first(keep + v * VW, e[v], count - v * VW);
+        vd_add(&lanes[v], vdrop_lane(e[v], skip - v * VW));
     }
-    memcpy(lanes, sum, sizeof sum);
     return true;
 }
 
-/* Adds count classes to the 32 doubles; returns the largest of max and the logits, leaving out any NaN. */
-static float span_wide(const float *x, size_t count, size_t skip, struct frame frame, double *lanes, float max)
+/* All classes from begin (a multiple of 32) to end, but skip; stops where the row leaves the window, and returns where. */
+static ALWAYS_INLINE size_t span_window(const float *x, size_t begin, size_t end, size_t skip, float *keep, vd *lanes)
+{
+    size_t j = begin;
+    while (j < end) {
+        const size_t stop = skip >= j && skip < end ? skip / XENT_LANES * XENT_LANES : end;
+        const size_t steps_end = j + (stop - j) / STEP * STEP;
+        j = steps_window(x, j, steps_end, keep, lanes);
+        const size_t count = end - j < XENT_LANES ? end - j : XENT_LANES;
+        if (j < steps_end || !group_window(x + j, count, skip - j, keep ? keep + j : NULL, lanes))
+            return j;
+        j += count;
+    }
+    return end;
+}
+
+/* Adds the classes from begin (a multiple of 32) to end, but skip, to the 32 doubles; returns the largest of max and
+   the logits, leaving out any NaN. */
+static float span_wide(const float *x, size_t begin, size_t end, size_t skip, struct frame frame, double *lanes,
+                       float max)
 {
     vf largest = vset(max);
-    for (size_t j = 0; j < count; j += VW) {
-        const size_t left = count - j;
+    for (size_t j = begin; j < end; j += VW) {
+        const size_t left = end - j;
         vi n;
         vf f;
         if (left >= VW) {
@@ -205,7 +187,7 @@ static float span_wide(const float *x, size_t count, size_t skip, struct frame f
         } else {
             f = vkeep_first(exp_wide(vload_first(x + j, left), frame, &n), left);
             n = vbits(vkeep_first(vfrom_bits(n), left)); /* 2^n may be infinite for a 0 that is no logit of a far row */
-            for (size_t i = j; i < count; ++i)
+            for (size_t i = j; i < end; ++i)
                 max = x[i] > max ? x[i] : max;
         }
         vd_add_wide(lanes + j % XENT_LANES, vdrop_lane(f, skip - j), n);
@@ -229,24 +211,18 @@ struct sum {
     float max;     /* the largest logit from there on; -INFINITY if there is none but NaN */
 };
 
-/* Sums a row as if it were near. keep: the output row, x itself or disjoint. */
-static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, enum keep how, size_t classes, size_t skip)
+/* Sums a row as if it were near. keep: NULL, x itself, or disjoint. */
+static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, size_t classes, size_t skip)
 {
     struct sum row = {0, 0, -INFINITY};
-    bool window = true;
     for (size_t chunk = 0; chunk < classes; chunk += XENT_CHUNK) {
         const size_t end = classes - chunk < XENT_CHUNK ? classes : chunk + XENT_CHUNK;
         vd sum[VECTORS];
         for (int v = 0; v < VECTORS; ++v)
             vd_zero(&sum[v]);
-        size_t j = chunk;
-        while (window && j < end) {
-            const size_t count = end - j < XENT_BLOCK ? end - j : XENT_BLOCK;
-            window = block_window(x + j, how == KEEP_NOTHING ? NULL : keep + j, how, count, skip - j, sum);
-            if (window)
-                row.kept = j += count;
-        }
-        if (window) {
+        if (row.kept == chunk)
+            row.kept = span_window(x, chunk, end, skip, keep, sum);
+        if (row.kept == end) {
             row.others += vd_fold(sum) * 0x1p896;
             continue;
         }
@@ -255,21 +231,22 @@ static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, enum keep 
             vd_get(&sum[v], lane + v * VW);
         for (int l = 0; l < XENT_LANES; ++l)
             lane[l] *= 0x1p896;
-        row.max = span_wide(x + j, end - j, skip - j, (struct frame){0.0f, XENT_NEAR_CUT}, lane, row.max);
+        const size_t begin = row.kept > chunk ? row.kept : chunk;
+        row.max = span_wide(x, begin, end, skip, (struct frame){0.0f, XENT_NEAR_CUT}, lane, row.max);
         row.others += fold(lane);
     }
     return row;
 }
 
-/* Sums a row from class first on (a multiple of XENT_BLOCK) in any frame; the classes before it are below the cut. */
+/* Sums a row from class first on (a multiple of 32) in any frame; the classes before it are below the cut. */
 static double sum_far(const float *x, size_t first, size_t classes, size_t skip, struct frame frame)
 {
     double total = 0;
-    for (size_t j = first, end; j < classes; j = end) {
-        const size_t chunk = j / XENT_CHUNK * XENT_CHUNK;
+    for (size_t begin = first, end; begin < classes; begin = end) {
+        const size_t chunk = begin / XENT_CHUNK * XENT_CHUNK;
         end = classes - chunk < XENT_CHUNK ? classes : chunk + XENT_CHUNK;
         double lane[XENT_LANES] = {0};
-        span_wide(x + j, end - j, skip - j, frame, lane, -INFINITY);
+        span_wide(x, begin, end, skip, frame, lane, -INFINITY);
         total += fold(lane);
     }
     return total;
@@ -283,9 +260,9 @@ struct summed {
     bool finite; /* whether the row has a finite log-sum-exp */
 };
 
-static ALWAYS_INLINE struct summed sum_row(const float *x, float *keep, enum keep how, size_t classes, size_t skip)
+static ALWAYS_INLINE struct summed sum_row(const float *x, float *keep, size_t classes, size_t skip)
 {
-    const struct sum near = sum_near(x, keep, how, classes, skip);
+    const struct sum near = sum_near(x, keep, classes, skip);
     struct summed row = {near.others, near.kept, {0.0f, XENT_NEAR_CUT}, true};
     if (near.kept == classes)
         return row;
@@ -374,16 +351,16 @@ static ALWAYS_INLINE void scale_row(const float *x, float *out, size_t classes, 
 }
 
 /* One kept row; returns its loss. */
-static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *grad, enum keep how, size_t classes,
+static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *grad, size_t classes,
                                               double grad_scale, float *lse)
 {
     const float x_y = x[y];
     /* Begun before the sum, so that it is done by the end of it; a far row needs another. */
     const struct frame near = {0.0f, XENT_NEAR_CUT};
     const double near_e = row_exponential(x_y, near);
-    const struct summed sums = sum_row(x, grad, how, classes, y);
+    const struct summed sums = sum_row(x, grad, classes, y);
     if (!sums.finite) {
-        if (how != KEEP_NOTHING)
+        if (grad)
             fill(grad, classes, NAN);
         *lse = NAN;
         return (double)NAN;
@@ -391,7 +368,7 @@ static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *g
     const double e = sums.frame.cut == XENT_NEAR_CUT ? near_e : row_exponential(x_y, sums.frame);
     const struct row_result row = row_finish(sums.others, e, x_y, sums.frame);
     *lse = f64_to_f32((double)sums.frame.ref + row.log_sum);
-    if (how != KEEP_NOTHING) {
+    if (grad) {
         scale_row(x, grad, classes, sums, grad_scale / row.sum);
         grad[y] = row_target_gradient(sums.others, row.sum, grad_scale);
     }
@@ -410,11 +387,9 @@ static double cross_entropy(const struct xent_job *job, size_t first, size_t las
             if (grad)
                 fill(grad, job->classes, 0.0f);
         } else if (!grad) {
-            loss = cross_entropy_row(x, (size_t)target, NULL, KEEP_NOTHING, job->classes, 0, &lse);
-        } else if (grad == x) {
-            loss = cross_entropy_row(x, (size_t)target, grad, KEEP_IN_PLACE, job->classes, job->grad_scale, &lse);
+            loss = cross_entropy_row(x, (size_t)target, NULL, job->classes, 0, &lse);
         } else {
-            loss = cross_entropy_row(x, (size_t)target, grad, KEEP_APART, job->classes, job->grad_scale, &lse);
+            loss = cross_entropy_row(x, (size_t)target, grad, job->classes, job->grad_scale, &lse);
         }
         loss_sum += loss;
         if (job->loss)
@@ -430,9 +405,8 @@ static void softmax(const struct xent_job *job, size_t first, size_t last)
     for (size_t i = first; i < last; ++i) {
         const float *x = job->logits + i * job->logits_stride;
         float *out = job->out ? job->out + i * job->out_stride : NULL;
-        const struct summed row = !out       ? sum_row(x, NULL, KEEP_NOTHING, job->classes, SIZE_MAX)
-                                  : out == x ? sum_row(x, out, KEEP_IN_PLACE, job->classes, SIZE_MAX)
-                                             : sum_row(x, out, KEEP_APART, job->classes, SIZE_MAX);
+        const struct summed row =
+            out ? sum_row(x, out, job->classes, SIZE_MAX) : sum_row(x, NULL, job->classes, SIZE_MAX);
         if (job->lse)
             job->lse[i] = row.finite ? f64_to_f32((double)row.frame.ref + (f64_log(row.others) - XENT_LN_K)) : NAN;
         if (out && row.finite)
@@ -463,7 +437,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = job->logits + i * job->logits_stride;
         float *out = job->out + i * job->out_stride;
         const size_t y = row_argmax(x, job->classes);
-        const struct summed sums = sum_row(x, NULL, KEEP_NOTHING, job->classes, y);
+        const struct summed sums = sum_row(x, NULL, job->classes, y);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;

@@ -9,9 +9,8 @@
 #define XENT_KERNELS_CONSTANTS_H
 
 enum {
-    XENT_LANES = 32,   /* class j is added to lane j mod 32 */
-    XENT_CHUNK = 8192, /* the lanes are folded, and start again from zero, every so many classes */
-    XENT_BLOCK = 512   /* classes that are looked at together before the SIMD kernels leave the window below */
+    XENT_LANES = 32,  /* class j is added to lane j mod 32 */
+    XENT_CHUNK = 8192 /* the lanes are folded, and start again from zero, every so many classes */
 };
 
 /*
