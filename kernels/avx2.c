@@ -136,14 +136,20 @@ static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
     return vfrom_bits(viadd(entry, vishl(vbits(t), 20)));
 }
 
-static ALWAYS_INLINE vi vstray(vi acc, vf t, int base)
+static ALWAYS_INLINE vi vstray(vf a, vf b, int base)
 {
-    return _mm256_or_si256(acc, _mm256_xor_si256(vbits(t), _mm256_set1_epi32(base)));
+    const vi vbase = _mm256_set1_epi32(base);
+    return _mm256_or_si256(_mm256_xor_si256(vbits(a), vbase), _mm256_xor_si256(vbits(b), vbase));
 }
 
-static ALWAYS_INLINE bool vstrayed(vi acc, int mask)
+static ALWAYS_INLINE vi vior(vi w, vi x)
 {
-    return !_mm256_testz_si256(acc, _mm256_set1_epi32(mask));
+    return _mm256_or_si256(w, x);
+}
+
+static ALWAYS_INLINE bool vany(vi w, int mask)
+{
+    return !_mm256_testz_si256(w, _mm256_set1_epi32(mask));
 }
 
 static ALWAYS_INLINE float vmax_lanes(vf v)

@@ -132,14 +132,19 @@ static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
     return vfrom_bits(viadd(_mm512_permutexvar_epi32(vbits(t), _mm512_loadu_si512(table)), vishl(vbits(t), 20)));
 }
 
-static ALWAYS_INLINE vi vstray(vi acc, vf t, int base)
+static ALWAYS_INLINE vi vstray(vf a, vf b, int base)
 {
-    return _mm512_ternarylogic_epi32(acc, vbits(t), _mm512_set1_epi32(base), 0xf6); /* acc | (t ^ base) */
+    return _mm512_ternarylogic_epi32(vbits(a), vbits(b), _mm512_set1_epi32(base), 0x7e);
 }
 
-static ALWAYS_INLINE bool vstrayed(vi acc, int mask)
+static ALWAYS_INLINE vi vior(vi w, vi x)
 {
-    return _mm512_test_epi32_mask(acc, _mm512_set1_epi32(mask)) != 0;
+    return _mm512_or_si512(w, x);
+}
+
+static ALWAYS_INLINE bool vany(vi w, int mask)
+{
+    return _mm512_test_epi32_mask(w, _mm512_set1_epi32(mask)) != 0;
 }
 
 static ALWAYS_INLINE float vmax_lanes(vf v)

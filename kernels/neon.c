@@ -159,14 +159,20 @@ static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
     return vfrom_bits(viadd(entry, vishl(vbits(t), 20)));
 }
 
-static ALWAYS_INLINE vi vstray(vi acc, vf t, int base)
+static ALWAYS_INLINE vi vstray(vf a, vf b, int base)
 {
-    return vorrq_s32(acc, veorq_s32(vbits(t), vdupq_n_s32(base)));
+    const vi vbase = vdupq_n_s32(base);
+    return vorrq_s32(veorq_s32(vbits(a), vbase), veorq_s32(vbits(b), vbase));
 }
 
-static ALWAYS_INLINE bool vstrayed(vi acc, int mask)
+static ALWAYS_INLINE vi vior(vi w, vi x)
 {
-    return vmaxvq_u32(vreinterpretq_u32_s32(vandq_s32(acc, vdupq_n_s32(mask)))) != 0;
+    return vorrq_s32(w, x);
+}
+
+static ALWAYS_INLINE bool vany(vi w, int mask)
+{
+    return vmaxvq_u32(vreinterpretq_u32_s32(vandq_s32(w, vdupq_n_s32(mask)))) != 0;
 }
 
 static ALWAYS_INLINE float vmax_lanes(vf v)

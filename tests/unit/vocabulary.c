@@ -102,12 +102,14 @@ START_TEST(integers)
         CHECK("vkeep_int_ge", vkeep_int_ge(vload(b), wa, -126), (int32_t)f32_bits(a[i]) >= -126 ? b[i] : 0.0f);
         CHECK("vtable", vtable(table, vload(a)),
               f32_from_bits((uint32_t)table[f32_bits(a[i]) & 7] + (f32_bits(a[i]) << 20)));
-        CHECK("vstray", vfrom_bits(vstray(wa, vload(b), c)), f32_from_bits(f32_bits(a[i]) | (f32_bits(b[i]) ^ (uint32_t)c)));
-        bool strayed = false;
+        CHECK("vstray", vfrom_bits(vstray(vload(a), vload(b), c)),
+              f32_from_bits((f32_bits(a[i]) ^ (uint32_t)c) | (f32_bits(b[i]) ^ (uint32_t)c)));
+        CHECK("vior", vfrom_bits(vior(wa, wb)), f32_from_bits(f32_bits(a[i]) | f32_bits(b[i])));
+        bool any = false;
         for (int i = 0; i < VW; ++i)
-            strayed |= (f32_bits(a[i]) & (uint32_t)c) != 0;
-        ck_assert_msg(vstrayed(wa, c) == strayed, "vstrayed with mask %08x", (unsigned)c);
-        ck_assert_msg(!vstrayed(viset(0), c), "vstrayed of zeros");
+            any |= (f32_bits(a[i]) & (uint32_t)c) != 0;
+        ck_assert_msg(vany(wa, c) == any, "vany with mask %08x", (unsigned)c);
+        ck_assert_msg(!vany(viset(0), c), "vany of zeros");
     }
 }
 END_TEST
