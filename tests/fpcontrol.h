@@ -1,0 +1,65 @@
+/*
+ * The control bits of the floating-point environment, which are the caller's: MXCSR on x86, FPCR on aarch64.
+ */
+#ifndef XENT_TESTS_FPCONTROL_H
+#define XENT_TESTS_FPCONTROL_H
+
+#include <stdint.h>
+
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+
+/* Everything but the six sticky exception flags. */
+static const uint64_t fp_control_mask = 0xffc0;
+/* Flush to zero and denormals are zero. */
+static const uint64_t fp_control_flush = 0x8040;
+static const uint64_t fp_control_round_up = 0x4000;
+
+static inline uint64_t fp_control_get(void)
+{
+    return _mm_getcsr();
+}
+
+static inline void fp_control_set(uint64_t control)
+{
+    _mm_setcsr((unsigned)control);
+}
+
+#elif defined(__aarch64__)
+
+static const uint64_t fp_control_mask = 0xffffffff;
+/* FZ: flushes inputs and results. */
+static const uint64_t fp_control_flush = 1u << 24;
+static const uint64_t fp_control_round_up = 1u << 22;
+
+static inline uint64_t fp_control_get(void)
+{
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control));
+    return control;
+}
+
+static inline void fp_control_set(uint64_t control)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"(control) : "memory");
+}
+
+#else
+
+static const uint64_t fp_control_mask = 0;
+static const uint64_t fp_control_flush = 0;
+static const uint64_t fp_control_round_up = 0;
+
+static inline uint64_t fp_control_get(void)
+{
+    return 0;
+}
+
+static inline void fp_control_set(uint64_t control)
+{
+    (void)control;
+}
+
+#endif
+
+#endif
