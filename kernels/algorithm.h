@@ -2,10 +2,11 @@
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
- * *window* (about [-33.2, 55.4]: rint(8 z log2 e) in [-384, 639]) its exponential is a normal float, needs no frame
- * and no maximum, and is kept in the output row for the second pass to scale. The first step that leaves the window
- * turns the rest of the row *wide*: exponents and significands apart, sums in full double range, nothing kept. Both ways
- * give the same bits, because every factor between them is a power of two.
+ * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame and
+ * no maximum, and is kept in the output row for the second pass to scale; masked classes (-inf, -1e9) among them are
+ * kept as +0. The first step with any other logit turns the rest of the row *wide*: exponents and significands apart,
+ * sums in full double range, nothing kept. Both ways give the same bits, because every factor between them is a power
+ * of two.
  *
  * The operations, each with one meaning on every ISA (VW lanes; i is a lane's number):
  *
@@ -19,8 +20,7 @@
  *   vf  vkeep_first(v, count)         lanes i < count, the others +0 (any count)
  *   vf  vdrop_lane(v, lane)           lane zeroed, the others kept (any lane, also none of these)
  *   vf  vkeep_above(v, z, cut)        +0 where z <= cut, v elsewhere, also where z is NaN
- *   vf  vtable(table, t)              the float whose bits are table[bits(t) & 7] + (bits(t) << 20), modulo 2^32; table
- *                                     has 8 entries, twice
+ *   vf  vtable(table, t)              the float whose bits are table[bits(t) & 15] + (bits(t) << 19), modulo 2^32
  *   vi  vbits(v), vf vfrom_bits(w)    the lanes' bits
  *   vi  viset(int), viadd, visub      32-bit integers
  *   vi  vishl(w, c), visar(w, c)      shifts by a constant: left, arithmetic right
@@ -29,7 +29,6 @@
  *   vi  vstray(a, b, base)            (bits(a) ^ base) | (bits(b) ^ base)
  *   vi  vior(w, x)                    bitwise or
  *   bool vany(w, mask)                whether any lane of w & mask is not 0
- *   float vmax_lanes(v)               the largest lane (unspecified if there is a NaN)
  *   vd                                the double sums of VW neighbouring lanes
  *   void vd_zero(vd *)                all 0
  *   void vd_add(vd *, v)              adds 2^-896 v, for v = 0 or normal and positive: the lanes' bits moved to double
@@ -47,30 +46,55 @@
 enum {
     VECTORS = XENT_LANES / VW, /* that hold one element of each lane: a group */
     STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
-    WINDOW_LOW = -384,
-    WINDOW_SIZE = 1024,
+    WINDOW_LOW = -768,
+    WINDOW_SIZE = 2048,
     PREFETCH = 1024 /* floats ahead; 3-5 % on rows from memory */
 };
 
 #define ROUNDER 0x1.8p23f
 static const int32_t rounder_bits = 0x4b400000;
 
-/* The bits of T[k], less what k and the low end of the window add to them when shifted left by 20. */
-#define ENTRY(k, bits) (int32_t)((bits) - ((k) << 20) - ((uint32_t)-WINDOW_LOW << 20))
-static const int32_t table[16] = {XENT_TABLE(ENTRY), XENT_TABLE(ENTRY)};
+/* The bits of T[k], less what k and the low end of the window add to them when shifted left by 19. */
+#define ENTRY(k, bits) (int32_t)((bits) - ((uint32_t)(k) << 19) - ((uint32_t)-WINDOW_LOW << 19))
+static const int32_t table[16] = {XENT_TABLE(ENTRY)};
 #undef ENTRY
 
-/* 8 n + k, in the low bits of a float. */
+/* Whole vectors where there are left classes or more, the first lanes otherwise: masked stores are slow on AVX2. */
+static ALWAYS_INLINE vf load_left(const float *p, size_t left)
+{
+    return left >= VW ? vload(p) : vload_first(p, left);
+}
+
+static ALWAYS_INLINE void store_left(float *p, vf v, size_t left)
+{
+    if (left >= VW)
+        vstore(p, v);
+    else
+        vstore_first(p, v, left);
+}
+
+/* The largest lane; lanes that are NaN do not count, unless all are. */
+static float max_lanes(vf v)
+{
+    float lane[VW];
+    vstore(lane, v);
+    float max = lane[0];
+    for (int l = 1; l < VW; ++l)
+        max = lane[l] > max || max != max ? lane[l] : max;
+    return max;
+}
+
+/* 16 n + k, in the low bits of a float. */
 static ALWAYS_INLINE vf exp_round(vf z)
 {
-    return vfma(z, vset(XENT_8LOG2E), vset(ROUNDER - WINDOW_LOW));
+    return vfma(z, vset(XENT_16LOG2E), vset(ROUNDER - WINDOW_LOW));
 }
 
 /* r */
 static ALWAYS_INLINE vf exp_reduce(vf z, vf t)
 {
-    const vf n8 = vsub(t, vset(ROUNDER - WINDOW_LOW));
-    return vfnma(n8, vset(XENT_LN2_8_LO), vfnma(n8, vset(XENT_LN2_8_HI), z));
+    const vf n16 = vsub(t, vset(ROUNDER - WINDOW_LOW));
+    return vfnma(n16, vset(XENT_LN2_16_LO), vfnma(n16, vset(XENT_LN2_16_HI), z));
 }
 
 /* S (1 + r + C2 r^2 + C3 r^3) */
@@ -86,15 +110,34 @@ static ALWAYS_INLINE vf exp_wide(vf x, struct frame frame, vi *n)
     const vf cut = vset(frame.cut);
     const vf z = vmax(cut, vsub(x, vset(frame.ref)));
     const vf t = exp_round(z);
-    *n = visar(visub(vbits(t), viset(rounder_bits - WINDOW_LOW)), 3);
+    *n = visar(visub(vbits(t), viset(rounder_bits - WINDOW_LOW)), 4);
     const vf T = vfrom_bits(visub(vbits(vtable(table, t)), vishl(*n, 23)));
     return vkeep_above(exp_polynomial(T, exp_reduce(z, t)), z, cut);
 }
 
+/* How the logits of a row are taken until one does not fit. */
+enum mode {
+    WINDOW, /* all lie in the window */
+    MASKED, /* or are at or below the cut of a near row: masked classes, exponential +0 */
+    WIDE    /* anything */
+};
+
+/* In mode MASKED, masked logits become a 0 that lies in the window. */
+static ALWAYS_INLINE vf unmask(vf logits, enum mode mode)
+{
+    return mode == MASKED ? vkeep_above(logits, logits, vset(XENT_NEAR_CUT)) : logits;
+}
+
+/* And their exponentials +0. */
+static ALWAYS_INLINE vf remask(vf e, vf logits, enum mode mode)
+{
+    return mode == MASKED ? vkeep_above(e, logits, vset(XENT_NEAR_CUT)) : e;
+}
+
 /* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes; keep, unless it
-   is NULL, receives them. Stops before the first step with a logit outside the window, and returns how far it came.
-   This is the loop that everything else exists to reach. */
-static ALWAYS_INLINE size_t steps_window(const float *x, size_t begin, size_t end, float *keep, vd *lanes)
+   is NULL, receives them. Stops before the first step with a logit that does not fit the mode, and returns how far it
+   came. This is the loop that everything else exists to reach. */
+static ALWAYS_INLINE size_t sum_steps(const float *x, size_t begin, size_t end, float *keep, vd *lanes, enum mode mode)
 {
     vd sum[VECTORS];
     memcpy(sum, lanes, sizeof sum);
@@ -104,7 +147,7 @@ static ALWAYS_INLINE size_t steps_window(const float *x, size_t begin, size_t en
             prefetch(x + j + PREFETCH + i);
         vf t[STEP / VW];
         for (int v = 0; v < STEP / VW; ++v)
-            t[v] = exp_round(vload(x + j + v * VW));
+            t[v] = exp_round(unmask(vload(x + j + v * VW), mode));
         vi stray = vstray(t[0], t[1], rounder_bits);
         for (int v = 2; v < STEP / VW; v += 2)
             stray = vior(stray, vstray(t[v], t[v + 1], rounder_bits));
@@ -112,11 +155,13 @@ static ALWAYS_INLINE size_t steps_window(const float *x, size_t begin, size_t en
             break;
         /* Two vectors side by side keep the multipliers busier than one after the other: 2 to 5 % of a forward. */
         for (int v = 0; v < STEP / VW; v += 2) {
-            vf r[2], e[2];
+            vf logits[2], r[2], e[2];
+            for (int i = 0; i < 2; ++i) {
+                logits[i] = vload(x + j + (v + i) * VW);
+                r[i] = exp_reduce(unmask(logits[i], mode), t[v + i]);
+            }
             for (int i = 0; i < 2; ++i)
-                r[i] = exp_reduce(vload(x + j + (v + i) * VW), t[v + i]);
-            for (int i = 0; i < 2; ++i)
-                e[i] = exp_polynomial(vtable(table, t[v + i]), r[i]);
+                e[i] = remask(exp_polynomial(vtable(table, t[v + i]), r[i]), logits[i], mode);
             for (int i = 0; i < 2; ++i) {
                 if (keep)
                     vstore(keep + j + (v + i) * VW, e[i]);
@@ -129,8 +174,8 @@ static ALWAYS_INLINE size_t steps_window(const float *x, size_t begin, size_t en
 }
 
 /* The same for one group, of which only the first count classes exist and skip is left out of the lanes. Returns whether
-   all logits lie in the window; otherwise nothing has happened. */
-static ALWAYS_INLINE bool group_window(const float *x, size_t count, size_t skip, float *keep, vd *lanes)
+   all logits fit the mode; otherwise nothing has happened. */
+static ALWAYS_INLINE bool sum_group(const float *x, size_t count, size_t skip, float *keep, vd *lanes, enum mode mode)
 {
     vf e[VECTORS];
     for (size_t v = 0; v < VECTORS; ++v)
@@ -138,43 +183,57 @@ static ALWAYS_INLINE bool group_window(const float *x, size_t count, size_t skip
     vi stray = viset(0);
     for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
         const size_t left = count - v * VW;
-        const vf logits = left >= VW ? vload(x + v * VW) : vload_first(x + v * VW, left);
-        const vf t = exp_round(logits);
+        const vf logits = load_left(x + v * VW, left);
+        const vf t = exp_round(unmask(logits, mode));
         stray = vior(stray, vstray(t, t, rounder_bits));
-        e[v] = vkeep_first(exp_polynomial(vtable(table, t), exp_reduce(logits, t)), left);
+        e[v] = remask(exp_polynomial(vtable(table, t), exp_reduce(unmask(logits, mode), t)), logits, mode);
+        e[v] = vkeep_first(e[v], left);
     }
     if (vany(stray, ~(WINDOW_SIZE - 1)))
         return false;
     for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
-        if (keep && count - v * VW >= VW)
-            vstore(keep + v * VW, e[v]);
-        else if (keep)
-            vstore_first(keep + v * VW, e[v], count - v * VW);
+        if (keep)
+            store_left(keep + v * VW, e[v], count - v * VW);
         vd_add(&lanes[v], vdrop_lane(e[v], skip - v * VW));
     }
     return true;
 }
 
-/* All classes from begin (a multiple of 32) to end, but skip; stops where the row leaves the window, and returns where. */
-static ALWAYS_INLINE size_t span_window(const float *x, size_t begin, size_t end, size_t skip, float *keep, vd *lanes)
+/* All classes from begin (a multiple of 32) to end, but skip; stops where one does not fit the mode, returns where. */
+static ALWAYS_INLINE size_t sum_span(const float *x, size_t begin, size_t end, size_t skip, float *keep, vd *lanes,
+                                     enum mode mode)
 {
     size_t j = begin;
     while (j < end) {
         const size_t stop = skip >= j && skip < end ? skip / XENT_LANES * XENT_LANES : end;
         const size_t steps_end = j + (stop - j) / STEP * STEP;
-        j = steps_window(x, j, steps_end, keep, lanes);
+        j = sum_steps(x, j, steps_end, keep, lanes, mode);
         const size_t count = end - j < XENT_LANES ? end - j : XENT_LANES;
-        if (j < steps_end || !group_window(x + j, count, skip - j, keep ? keep + j : NULL, lanes))
+        if (j < steps_end || !sum_group(x + j, count, skip - j, keep ? keep + j : NULL, lanes, mode))
             return j;
         j += count;
     }
     return end;
 }
 
+static size_t sum_span_masked(const float *x, size_t begin, size_t end, size_t skip, float *keep, vd *lanes)
+{
+    return sum_span(x, begin, end, skip, keep, lanes, MASKED);
+}
+
+/* Whether one of the first classes lies well in the window. Then the row is near, unless far above. */
+static bool starts_in_window(const float *x, size_t classes)
+{
+    for (size_t j = 0; j < classes && j < STEP; ++j)
+        if (x[j] > -32.0f && x[j] < 32.0f)
+            return true;
+    return false;
+}
+
 /* Adds the classes from begin (a multiple of 32) to end, but skip, to the 32 doubles; returns the largest of max and
    the logits, leaving out any NaN. */
-static float span_wide(const float *x, size_t begin, size_t end, size_t skip, struct frame frame, double *lanes,
-                       float max)
+static float sum_span_wide(const float *x, size_t begin, size_t end, size_t skip, struct frame frame, double *lanes,
+                           float max)
 {
     vf largest = vset(max);
     for (size_t j = begin; j < end; j += VW) {
@@ -193,7 +252,7 @@ static float span_wide(const float *x, size_t begin, size_t end, size_t skip, st
         }
         vd_add_wide(lanes + j % XENT_LANES, vdrop_lane(f, skip - j), n);
     }
-    const float lanes_max = vmax_lanes(largest);
+    const float lanes_max = max_lanes(largest);
     return lanes_max > max ? lanes_max : max;
 }
 
@@ -205,25 +264,47 @@ static double fold(double *lane)
     return lane[0];
 }
 
+/* The largest of max and the logits from begin to end, leaving out any NaN. */
+static float span_max(const float *x, size_t begin, size_t end, float max)
+{
+    vf largest = vset(max);
+    size_t j = begin;
+    for (; end - j >= VW; j += VW)
+        largest = vmax(vload(x + j), largest);
+    max = max_lanes(largest);
+    for (; j < end; ++j)
+        max = x[j] > max ? x[j] : max;
+    return max;
+}
+
 /* A row being summed. */
 struct sum {
     double others; /* the sum over all classes but the one to skip */
-    size_t kept;   /* the exponentials of the classes below this are normal floats, and in the output row if kept */
+    size_t kept;   /* the exponentials of the classes below this are 0 or normal floats, and in the output row if kept */
     float max;     /* the largest logit from there on; -INFINITY if there is none but NaN */
 };
 
-/* Sums a row as if it were near. keep: NULL, x itself, or disjoint. */
+/* Sums a row as if it were near, and at least finds out whether it is. keep: NULL, x itself, or disjoint. */
 static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, size_t classes, size_t skip)
 {
     struct sum row = {0, 0, -INFINITY};
+    enum mode mode = WINDOW;
     for (size_t chunk = 0; chunk < classes; chunk += XENT_CHUNK) {
         const size_t end = classes - chunk < XENT_CHUNK ? classes : chunk + XENT_CHUNK;
         vd sum[VECTORS];
         for (int v = 0; v < VECTORS; ++v)
             vd_zero(&sum[v]);
-        if (row.kept == chunk)
-            row.kept = span_window(x, chunk, end, skip, keep, sum);
-        if (row.kept == end) {
+        if (mode == WINDOW) {
+            row.kept = sum_span(x, chunk, end, skip, keep, sum, WINDOW);
+            if (row.kept < end)
+                mode = row.kept > 0 || starts_in_window(x, classes) ? MASKED : WIDE;
+        }
+        if (mode == MASKED) {
+            row.kept = sum_span_masked(x, row.kept, end, skip, keep, sum);
+            if (row.kept < end)
+                mode = WIDE;
+        }
+        if (mode != WIDE) {
             row.others += vd_fold(sum) * 0x1p896;
             continue;
         }
@@ -233,8 +314,12 @@ static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, size_t cla
         for (int l = 0; l < XENT_LANES; ++l)
             lane[l] *= 0x1p896;
         const size_t begin = row.kept > chunk ? row.kept : chunk;
-        row.max = span_wide(x, begin, end, skip, (struct frame){0.0f, XENT_NEAR_CUT}, lane, row.max);
+        row.max = sum_span_wide(x, begin, end, skip, (struct frame){0.0f, XENT_NEAR_CUT}, lane, row.max);
         row.others += fold(lane);
+        if (row.max >= XENT_NEAR_MAX) {
+            row.max = span_max(x, end, classes, row.max);
+            break;
+        }
     }
     return row;
 }
@@ -247,7 +332,7 @@ static double sum_far(const float *x, size_t first, size_t classes, size_t skip,
         const size_t chunk = begin / XENT_CHUNK * XENT_CHUNK;
         end = classes - chunk < XENT_CHUNK ? classes : chunk + XENT_CHUNK;
         double lane[XENT_LANES] = {0};
-        span_wide(x, begin, end, skip, frame, lane, -INFINITY);
+        sum_span_wide(x, begin, end, skip, frame, lane, -INFINITY);
         total += fold(lane);
     }
     return total;
@@ -267,7 +352,7 @@ static ALWAYS_INLINE struct summed sum_row(const float *x, float *keep, size_t c
     struct summed row = {near.others, near.kept, {0.0f, XENT_NEAR_CUT}, true};
     if (near.kept == classes)
         return row;
-    /* What lies in the window cannot make a row far above, and keeps it from being far below. */
+    /* What was kept has a logit in the window and none above: it cannot make a row far above, and not far below. */
     const bool far = near.kept > 0 ? near.max >= XENT_NEAR_MAX : !row_is_near(near.max);
     if (far) {
         row.frame = row_frame(near.max);
@@ -275,7 +360,7 @@ static ALWAYS_INLINE struct summed sum_row(const float *x, float *keep, size_t c
         if (row.finite)
             row.others = sum_far(x, near.kept, classes, skip, row.frame);
     }
-    /* A NaN is in the sum by now, unless it is the class to skip. */
+    /* A NaN is in the sum by now, unless it is the class to skip (and then not kept). */
     if (row.others != row.others || (skip < classes && skip >= row.kept && x[skip] != x[skip]))
         row.finite = false;
     return row;
@@ -290,9 +375,8 @@ static ALWAYS_INLINE void scale_plain(float *out, size_t count, float hi, float 
         sstore(out + j, sfma(e, sset(hi), smul(e, sset(lo))));
     }
     for (; j < count; j += VW) {
-        const size_t left = count - j < VW ? count - j : VW;
-        const vf e = vload_first(out + j, left);
-        vstore_first(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), left);
+        const vf e = load_left(out + j, count - j);
+        store_left(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), count - j);
     }
 }
 
@@ -308,31 +392,26 @@ static void scale_kept(float *out, size_t count, struct multiplier m)
     const int power = m.exponent < -250 ? -250 + XENT_BIAS : m.exponent + XENT_BIAS;
     const vf first = vset(f32_pow2(power / 2)), second = vset(f32_pow2(power - power / 2));
     for (size_t j = 0; j < count; j += VW) {
-        const size_t left = count - j < VW ? count - j : VW;
-        const vf q = vmul(vmul(vload_first(out + j, left), first), second);
-        vstore_first(out + j, multiply(q, m), left);
+        const vf q = vmul(vmul(load_left(out + j, count - j), first), second);
+        store_left(out + j, multiply(q, m), count - j);
     }
 }
 
 static void scale_wide(const float *x, float *out, size_t count, struct frame frame, struct multiplier m)
 {
     for (size_t j = 0; j < count; j += VW) {
-        const size_t left = count - j < VW ? count - j : VW;
         vi n;
-        const vf f = exp_wide(vload_first(x + j, left), frame, &n);
+        const vf f = exp_wide(load_left(x + j, count - j), frame, &n);
         const vi power = viadd(n, viset(m.exponent + XENT_BIAS));
         const vf q = vmul(f, vfrom_bits(vishl(viadd(power, viset(127)), 23)));
-        vstore_first(out + j, multiply(vkeep_int_ge(q, power, -126), m), left);
+        store_left(out + j, multiply(vkeep_int_ge(q, power, -126), m), count - j);
     }
 }
 
 static void fill(float *out, size_t count, float value)
 {
-    size_t j = 0;
-    for (; j + VW <= count; j += VW)
-        vstore(out + j, vset(value));
-    if (j < count)
-        vstore_first(out + j, vset(value), count - j);
+    for (size_t j = 0; j < count; j += VW)
+        store_left(out + j, vset(value), count - j);
 }
 
 /* The second pass: out_j = e_j v. */
@@ -420,15 +499,10 @@ static void softmax(const struct xent_job *job, size_t first, size_t last)
 /* The first class with the largest logit, leaving out any NaN; classes if there is none. */
 static size_t row_argmax(const float *x, size_t classes)
 {
-    vf largest = vset(-INFINITY);
+    const float max = span_max(x, 0, classes, -INFINITY);
     size_t j = 0;
-    for (; j + VW <= classes; j += VW)
-        largest = vmax(vload(x + j), largest);
-    float max = vmax_lanes(largest);
-    for (; j < classes; ++j)
-        max = x[j] > max ? x[j] : max;
-    for (j = 0; j < classes && x[j] != max; ++j)
-        continue;
+    while (j < classes && x[j] != max)
+        ++j;
     return j;
 }
 
@@ -447,9 +521,8 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float hi = (float)row.log_sum;
         const float lo = (float)(row.log_sum - (double)hi);
         for (size_t j = 0; j < job->classes; j += VW) {
-            const size_t left = job->classes - j < VW ? job->classes - j : VW;
-            const vf z = vsub(vload_first(x + j, left), vset(sums.frame.ref));
-            vstore_first(out + j, vsub(vsub(z, vset(hi)), vset(lo)), left);
+            const vf z = vsub(load_left(x + j, job->classes - j), vset(sums.frame.ref));
+            store_left(out + j, vsub(vsub(z, vset(hi)), vset(lo)), job->classes - j);
         }
         out[y] = -f64_to_f32(row.loss);
     }

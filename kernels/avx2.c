@@ -130,10 +130,13 @@ static ALWAYS_INLINE vi visub(vi a, vi b)
 #define vishl(w, c) _mm256_slli_epi32(w, c)
 #define visar(w, c) _mm256_srai_epi32(w, c)
 
+/* The permutation looks at three bits of an index; the fourth, moved to the sign, picks the half of the table. */
 static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
 {
-    const vi entry = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)table), vbits(t));
-    return vfrom_bits(viadd(entry, vishl(vbits(t), 20)));
+    const vi low = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)table), vbits(t));
+    const vi high = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)(table + 8)), vbits(t));
+    const vf entry = _mm256_blendv_ps(vfrom_bits(low), vfrom_bits(high), vfrom_bits(vishl(vbits(t), 28)));
+    return vfrom_bits(viadd(vbits(entry), vishl(vbits(t), 19)));
 }
 
 static ALWAYS_INLINE vi vstray(vf a, vf b, int base)
@@ -150,16 +153,6 @@ static ALWAYS_INLINE vi vior(vi w, vi x)
 static ALWAYS_INLINE bool vany(vi w, int mask)
 {
     return !_mm256_testz_si256(w, _mm256_set1_epi32(mask));
-}
-
-static ALWAYS_INLINE float vmax_lanes(vf v)
-{
-    float lane[VW];
-    _mm256_storeu_ps(lane, v);
-    float max = lane[0];
-    for (int l = 1; l < VW; ++l)
-        max = lane[l] > max ? lane[l] : max;
-    return max;
 }
 
 /* The sums of the even and of the odd lanes. A float's bits moved up by 29 are a double 2^-896 times as large. */

@@ -129,7 +129,7 @@ static ALWAYS_INLINE vi visub(vi a, vi b)
 
 static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
 {
-    return vfrom_bits(viadd(_mm512_permutexvar_epi32(vbits(t), _mm512_loadu_si512(table)), vishl(vbits(t), 20)));
+    return vfrom_bits(viadd(_mm512_permutexvar_epi32(vbits(t), _mm512_loadu_si512(table)), vishl(vbits(t), 19)));
 }
 
 static ALWAYS_INLINE vi vstray(vf a, vf b, int base)
@@ -145,16 +145,6 @@ static ALWAYS_INLINE vi vior(vi w, vi x)
 static ALWAYS_INLINE bool vany(vi w, int mask)
 {
     return _mm512_test_epi32_mask(w, _mm512_set1_epi32(mask)) != 0;
-}
-
-static ALWAYS_INLINE float vmax_lanes(vf v)
-{
-    float lane[VW];
-    _mm512_storeu_ps(lane, v);
-    float max = lane[0];
-    for (int l = 1; l < VW; ++l)
-        max = lane[l] > max ? lane[l] : max;
-    return max;
 }
 
 /* The sums of the even and of the odd lanes. A float's bits moved up by 29 are a double 2^-896 times as large. */

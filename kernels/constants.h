@@ -1,7 +1,7 @@
 /*
  * The constants of docs/numerics.md. Any change of value here changes results and so bumps XENT_NUMERICS_VERSION.
  *
- *     exp(z) * XENT_K = T[k] * 2^n * (1 + r + C2 r^2 + C3 r^3),   8n + k = rint(8 z log2(e)),   r = z - (8n + k) ln(2)/8
+ *     exp(z) * XENT_K = T[k] * 2^n * (1 + r + C2 r^2 + C3 r^3),  16n + k = rint(16 z log2(e)),  r = z - (16n + k) ln(2)/16
  *
  * tools/constants.py derives them all and prints this table.
  */
@@ -14,27 +14,27 @@ enum {
 };
 
 /*
- * T[k] = T[0] * 2^(k/8), rounded to float. The common factor of all exponentials cancels from every result, so T[0]
- * was chosen, among all floats in [1, 2^(1/8)), as the one whose eight products are closest to floats: no entry is off
- * by more than 0.047 * 2^-24 relative to their common centre, where T[0] = 1 would cost 0.48 * 2^-24.
+ * T[k] is c 2^(k/16) rounded to float, as bits: ENTRY(k, bits). The factor c cancels from every result, so it was chosen,
+ * among 6 million candidates in [1, 2^(1/16)), to make the worst sum of an entry's own error and the last rounding of the
+ * exponentials made from it smallest: 1.021 * 2^-24, where the last rounding alone can take 1 and c = 1 costs 1.5.
  */
-/* ENTRY(k, the bits of T[k]): 0x1.16747c, 0x1.2fa848, 0x1.4b2404, 0x1.691c8a,
-   0x1.89cb7c, 0x1.ad6fb4, 0x1.d44dbc, 0x1.feb052. */
-#define XENT_TABLE(ENTRY)                                                                                                \
-    ENTRY(0, 0x3f8b3a3eu), ENTRY(1, 0x3f97d424u), ENTRY(2, 0x3fa59202u), ENTRY(3, 0x3fb48e45u), \
-    ENTRY(4, 0x3fc4e5beu), ENTRY(5, 0x3fd6b7dau), ENTRY(6, 0x3fea26deu), ENTRY(7, 0x3fff5829u)
+#define XENT_TABLE(ENTRY)                                                                                              \
+    ENTRY(0, 0x3f8275a8u), ENTRY(1, 0x3f883c4cu), ENTRY(2, 0x3f8e4467u), ENTRY(3, 0x3f9490dfu),                        \
+    ENTRY(4, 0x3f9b24bbu), ENTRY(5, 0x3fa20324u), ENTRY(6, 0x3fa92f67u), ENTRY(7, 0x3fb0acf6u),                        \
+    ENTRY(8, 0x3fb87f6bu), ENTRY(9, 0x3fc0aa88u), ENTRY(10, 0x3fc9323au), ENTRY(11, 0x3fd21a9au),                      \
+    ENTRY(12, 0x3fdb67f0u), ENTRY(13, 0x3fe51eb5u), ENTRY(14, 0x3fef4392u), ENTRY(15, 0x3ff9db69u)
 
-/* The common factor, at the centre of the errors, and its logarithm. */
-#define XENT_K 0x1.16747c48ddb1ap+0
-#define XENT_LN_K 0x1.586353419c652p-4
+/* c at the centre of all errors, and its logarithm. */
+#define XENT_K 0x1.04eb5009959dep+0
+#define XENT_LN_K 0x1.37d7704233602p-6
 
-#define XENT_8LOG2E 0x1.715476p+3f
-#define XENT_LN2_8_HI 0x1.62e43p-4f    /* ln(2)/8 to 24 bits ... */
-#define XENT_LN2_8_LO -0x1.05c61p-32f  /* ... and the rest */
+#define XENT_16LOG2E 0x1.715476p+4f
+#define XENT_LN2_16_HI 0x1.62e43p-5f   /* ln(2)/16 to 24 bits ... */
+#define XENT_LN2_16_LO -0x1.05c61p-33f /* ... and the rest */
 
-/* Minimax for the relative error on |r| <= ln(2)/16 with the constant term free: 0.31 * 2^-24. C1 rounds to 1. */
-#define XENT_C2 0x1.000a44p-1f
-#define XENT_C3 0x1.554d1ep-3f
+/* Minimax for the relative error on |r| <= ln(2)/32 with the constant term free: 0.02 * 2^-24. C1 rounds to 1. */
+#define XENT_C2 0x1.00029p-1f
+#define XENT_C3 0x1.555348p-3f
 
 /* Rows whose largest logit lies in [XENT_NEAR_MIN, XENT_NEAR_MAX) are near: exponentials of the logits themselves.
    Other rows are far: exponentials of the logits less the largest one, an exact difference where it matters. */

@@ -149,14 +149,15 @@ static ALWAYS_INLINE vi visub(vi a, vi b)
 #define vishl(w, c) vshlq_n_s32(w, c)
 #define visar(w, c) vshrq_n_s32(w, c)
 
-/* The table's 32 bytes are looked up by byte: index k becomes bytes 4k, 4k + 1, 4k + 2, 4k + 3. */
+/* The table's 64 bytes are looked up by byte: index k becomes bytes 4k, 4k + 1, 4k + 2, 4k + 3. */
 static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
 {
-    const uint8x16x2_t bytes = {{vld1q_u8((const uint8_t *)table), vld1q_u8((const uint8_t *)(table + 4))}};
-    const uint32x4_t k = vandq_u32(vreinterpretq_u32_f32(t), vdupq_n_u32(7));
+    const uint8_t *p = (const uint8_t *)table;
+    const uint8x16x4_t bytes = {{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
+    const uint32x4_t k = vandq_u32(vreinterpretq_u32_f32(t), vdupq_n_u32(15));
     const uint32x4_t byte = vmlaq_u32(vdupq_n_u32(0x03020100), k, vdupq_n_u32(0x04040404));
-    const vi entry = vreinterpretq_s32_u8(vqtbl2q_u8(bytes, vreinterpretq_u8_u32(byte)));
-    return vfrom_bits(viadd(entry, vishl(vbits(t), 20)));
+    const vi entry = vreinterpretq_s32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(byte)));
+    return vfrom_bits(viadd(entry, vishl(vbits(t), 19)));
 }
 
 static ALWAYS_INLINE vi vstray(vf a, vf b, int base)
@@ -173,16 +174,6 @@ static ALWAYS_INLINE vi vior(vi w, vi x)
 static ALWAYS_INLINE bool vany(vi w, int mask)
 {
     return vmaxvq_u32(vreinterpretq_u32_s32(vandq_s32(w, vdupq_n_s32(mask)))) != 0;
-}
-
-static ALWAYS_INLINE float vmax_lanes(vf v)
-{
-    float lane[VW];
-    vst1q_f32(lane, v);
-    float max = lane[0];
-    for (int l = 1; l < VW; ++l)
-        max = lane[l] > max ? lane[l] : max;
-    return max;
 }
 
 /* The sums of lanes 0, 1 and of lanes 2, 3. A float's bits moved up by 29 are a double 2^-896 times as large. */

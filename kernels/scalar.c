@@ -24,7 +24,7 @@ static float fma32(float a, float b, float c)
     return (float)f64_from_bits(bits);
 }
 
-/* K exp(x - ref) = f * 2^n, f in (1.04, 2.09); f = 0 at or below the cut. */
+/* K exp(x - ref) = f * 2^n, f in [0.99, 2.00]; f = 0 at or below the cut. */
 struct scaled {
     float f;
     int n;
@@ -33,19 +33,19 @@ struct scaled {
 static struct scaled exponential(float x, struct frame frame)
 {
 #define ENTRY(k, bits) bits
-    static const uint32_t table[8] = {XENT_TABLE(ENTRY)};
+    static const uint32_t table[16] = {XENT_TABLE(ENTRY)};
 #undef ENTRY
     const float z = x - frame.ref;
     if (z <= frame.cut)
         return (struct scaled){0, 0};
     const float rounder = 0x1.8p23f;
-    const float n8 = fma32(z, XENT_8LOG2E, rounder) - rounder;
-    float r = fma32(n8, -XENT_LN2_8_HI, z);
-    r = fma32(n8, -XENT_LN2_8_LO, r);
-    const int k = (int)n8 & 7;
+    const float n16 = fma32(z, XENT_16LOG2E, rounder) - rounder;
+    float r = fma32(n16, -XENT_LN2_16_HI, z);
+    r = fma32(n16, -XENT_LN2_16_LO, r);
+    const int k = (int)n16 & 15;
     const float p = fma32(fma32(XENT_C3, r, XENT_C2), r, 1.0f);
     const float T = f32_from_bits(table[k]);
-    return (struct scaled){fma32(T * r, p, T), ((int)n8 - k) / 8};
+    return (struct scaled){fma32(T * r, p, T), ((int)n16 - k) / 16};
 }
 
 /* The largest logit, NaN if there is one. */
@@ -89,7 +89,7 @@ static void scale_row(const float *x, float *out, size_t classes, struct frame f
     for (size_t j = 0; j < classes; ++j) {
         const struct scaled e = exponential(x[j], frame);
         const int n = e.n + m.exponent + XENT_BIAS;
-        const float q = n < -126 ? 0.0f : e.f * f32_pow2(n);
+        const float q = e.f == 0 || n < -126 ? 0.0f : e.f * f32_pow2(n);
         const float correction = q < XENT_CORRECTION_MIN ? 0.0f : q * m.lo;
         out[j] = fma32(q, m.hi, correction);
     }

@@ -228,10 +228,29 @@ START_TEST(huge_logits)
 }
 END_TEST
 
+/* Two equal classes and a masked one are the same at any magnitude, in steps finer than a factor of two of exp. */
+START_TEST(every_magnitude)
+{
+    begin_meaning("two equal classes", _i);
+    for (double magnitude = -3000.0; magnitude < 3e38; magnitude += fmax(0.3, fabs(magnitude) * 1e-4)) {
+        float x[3] = {(float)magnitude, -INFINITY, (float)magnitude}, grad[3], probs[3];
+        name_detail("magnitude %a", magnitude);
+        expect_within("loss", one_loss(x, 3, 0, grad), log(2.0), 2.0);
+        expect_status("softmax", xent_softmax_f32(x, 1, 3, 0, probs, 0), XENT_OK);
+        for (int j = 0; j < 3; j++) {
+            double prob = j == 1 ? 0.0 : 0.5;
+            expect_within("gradient", grad[j], j == 0 ? -prob : prob, 3.0);
+            expect_within("softmax", probs[j], prob, 3.0);
+        }
+        expect_within("loss of a pair", one_loss((const float[]){x[0], x[0]}, 2, 1, NULL), log(2.0), 2.0);
+    }
+}
+END_TEST
+
 void add_special_tests(TCase *test_case)
 {
     static const TTest *const *const tests[] = {&single_class, &masked_classes, &masked_target, &not_a_number,
-                                                &all_masked,   &dominant_class, &huge_logits};
+                                                &all_masked,   &dominant_class, &huge_logits,   &every_magnitude};
     for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
         tcase_add_loop_test(test_case, *tests[i], 0, kernel_count());
 }

@@ -12,18 +12,33 @@ def float_hex(value):
     return float(np.float32(float(value))).hex()
 
 
+ENTRIES = 16
+
+
 def table():
-    """The T[0] in [1, 2^(1/8)) for which T[0] 2^(k/8), rounded, keeps T[k] / T[0] closest to 2^(k/8) for all k."""
-    first = np.arange(1 << 23, int((1 << 23) * 2 ** 0.125) + 1, dtype=np.int64).astype(np.longdouble)
-    low, high = np.zeros_like(first), np.zeros_like(first)
-    for k in range(1, 8):
-        exact = first * np.longdouble(2) ** (np.longdouble(k) / 8)
-        error = (np.rint(exact) - exact) / exact
-        low, high = np.minimum(low, error), np.maximum(high, error)
-    best = int(np.argmin(high - low))
-    spread = float((high - low)[best] / 2 * 2 ** 24)
-    entries = [int(np.rint(first[best] * np.longdouble(2) ** (np.longdouble(k) / 8))) for k in range(8)]
-    return entries, spread
+    """The factor c in [1, 2^(1/16)) for which c 2^(k/16), rounded, makes the best table.
+
+    Best: the smallest worst sum of an entry's error and of the last rounding of c 2^(k/16) exp(r), |r| <= ln(2)/32, which is
+    1/m for a result m in [1, 2) and again 1 just above 2. Errors in units of 2^-24.
+    """
+    half_width = np.log(2) / (2 * ENTRIES)
+    best = None
+    for part in np.arange(-8, 8) / 16:
+        c = np.arange(1 << 23, int((1 << 23) * 2 ** (1 / ENTRIES)) + 1).astype(np.longdouble) + np.longdouble(part)
+        high, low = np.full(len(c), -9.0), np.full(len(c), 9.0)
+        for k in range(ENTRIES):
+            exact = c * np.longdouble(2) ** (np.longdouble(k) / ENTRIES)
+            ulp = np.where(exact >= 2 ** 24, 2.0, 1.0)
+            error = ((np.rint(exact / ulp) * ulp - exact) / exact * 2 ** 24).astype(float)
+            m = (exact / 2 ** 23).astype(float)
+            least, most = m * np.exp(-half_width), m * np.exp(half_width)
+            rounding = np.where(least >= 2, 2 / least, np.where(most >= 2, 1.0, 1 / least))
+            high, low = np.maximum(high, error + rounding), np.minimum(low, error - rounding)
+        i = int(np.argmin(high - low))
+        if best is None or (high - low)[i] < best[0]:
+            best = (float((high - low)[i]), c[i])
+    spread, c = best
+    return [int(np.rint(c * np.longdouble(2) ** (np.longdouble(k) / ENTRIES))) for k in range(ENTRIES)], spread / 2
 
 
 def polynomial(half_width, degree=3):
@@ -55,17 +70,17 @@ def polynomial(half_width, degree=3):
 def main():
     entries, spread = table()
     for k, entry in enumerate(entries):
-        print(f"T[{k}]       bits 0x{0x3f800000 | entry & 0x7fffff:08x}   {float_hex(mp.mpf(entry) / 2 ** 23)}")
-    print(f"            T[k] / T[0] within {spread:.4f} * 2^-24 of their common centre")
-    step = mp.log(2) / 8
+        print(f"T[{k:2}]        bits 0x{0x3f800000 | entry & 0x7fffff:08x}   {float_hex(mp.mpf(entry) / 2 ** 23)}")
+    print(f"             table and last rounding within {spread:.4f} * 2^-24")
+    step = mp.log(2) / ENTRIES
     high = mp.mpf(float(np.float32(float(step))))
-    print(f"8 log2(e)   {float_hex(8 / mp.log(2))}")
-    print(f"ln(2)/8     {float_hex(high)} + {float_hex(step - high)}")
+    print(f"16 log2(e)   {float_hex(1 / step)}")
+    print(f"ln(2)/16     {float_hex(high)} + {float_hex(step - high)}")
     coefficients, error = polynomial(step / 2 * mp.mpf("1.0006"))
-    print(f"C1, C2, C3  {', '.join(float_hex(c) for c in coefficients[1:])}   error {mp.nstr(error * 2 ** 24, 4)} * 2^-24")
+    print(f"C1, C2, C3   {', '.join(float_hex(c) for c in coefficients[1:])}   error {mp.nstr(error * 2 ** 24, 3)} * 2^-24")
     # Halfway between the extremes of the finished float function over exp(x), found over every float in the window.
-    centre = mp.mpf(float.fromhex("0x1.16747c48ddb1ap+0"))
-    print(f"K, ln(K)    {float(centre).hex()}, {float(mp.log(centre)).hex()}")
+    centre = mp.mpf(float.fromhex("0x1.04eb5009959dep+0"))
+    print(f"K, ln(K)     {float(centre).hex()}, {float(mp.log(centre)).hex()}")
 
 
 main()

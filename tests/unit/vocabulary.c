@@ -101,7 +101,7 @@ START_TEST(integers)
         CHECK("visar", vfrom_bits(visar(wa, 3)), f32_from_bits((uint32_t)((int32_t)f32_bits(a[i]) >> 3)));
         CHECK("vkeep_int_ge", vkeep_int_ge(vload(b), wa, -126), (int32_t)f32_bits(a[i]) >= -126 ? b[i] : 0.0f);
         CHECK("vtable", vtable(table, vload(a)),
-              f32_from_bits((uint32_t)table[f32_bits(a[i]) & 7] + (f32_bits(a[i]) << 20)));
+              f32_from_bits((uint32_t)table[f32_bits(a[i]) & 15] + (f32_bits(a[i]) << 19)));
         CHECK("vstray", vfrom_bits(vstray(vload(a), vload(b), c)),
               f32_from_bits((f32_bits(a[i]) ^ (uint32_t)c) | (f32_bits(b[i]) ^ (uint32_t)c)));
         CHECK("vior", vfrom_bits(vior(wa, wb)), f32_from_bits(f32_bits(a[i]) | f32_bits(b[i])));
@@ -126,20 +126,6 @@ START_TEST(partial_memory)
         vstore_first(out, vload(in), count);
         for (size_t i = 0; i < VW + 2; ++i)
             same("vstore_first", (int)i, out[i], i < count && i < VW ? in[i] : -7.0f);
-    }
-}
-END_TEST
-
-START_TEST(horizontal)
-{
-    for (int round = 0; round < ROUNDS; ++round) {
-        float a[VW];
-        for (int i = 0; i < VW; ++i)
-            a[i] = (float)(int32_t)random32() * 0x1p-20f;
-        float max = a[0];
-        for (int i = 1; i < VW; ++i)
-            max = a[i] > max ? a[i] : max;
-        same("vmax_lanes", 0, vmax_lanes(vload(a)), max);
     }
 }
 END_TEST
@@ -213,7 +199,6 @@ int main(void)
     tcase_add_test(tests, arithmetic_and_selection);
     tcase_add_test(tests, integers);
     tcase_add_test(tests, partial_memory);
-    tcase_add_test(tests, horizontal);
     tcase_add_test(tests, double_sums);
     tcase_add_test(tests, second_pass);
     Suite *suite = suite_create("vocabulary");
