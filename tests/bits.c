@@ -230,12 +230,12 @@ static bool is_subnormal(float value)
 }
 
 /* Flushing may turn a subnormal into a zero, and does nothing else. */
-static void expect_flushed(const struct batch *batch, const char *what, float *got, const float *expected)
+static void expect_flushed(const struct batch *batch, const char *what, float *got, const float *expected, size_t width)
 {
-    for (size_t i = 0; i < batch->rows * batch->classes; i++)
+    for (size_t i = 0; i < batch->rows * width; i++)
         if (is_subnormal(expected[i]) && float_bits(got[i]) << 1 == 0)
             got[i] = expected[i];
-    expect_same(batch, what, got, expected, batch->classes);
+    expect_same(batch, what, got, expected, width);
 }
 
 START_TEST(flush_to_zero)
@@ -260,14 +260,14 @@ START_TEST(flush_to_zero)
             if ((after & fp_control_mask) != ((control | fp_control_flush) & fp_control_mask))
                 fail_case("the control bits were changed");
             expect_same(&batch, "loss", got.loss, expected.loss, 1);
-            expect_same(&batch, "lse", got.lse, expected.lse, 1);
-            expect_same(&batch, "logsumexp", got.logsumexp, expected.logsumexp, 1);
+            expect_flushed(&batch, "lse", got.lse, expected.lse, 1);
+            expect_flushed(&batch, "logsumexp", got.logsumexp, expected.logsumexp, 1);
             expect_bits("mean", got.mean, expected.mean);
             expect_bits("sum", got.sum, expected.sum);
-            expect_flushed(&batch, "gradient", got.grad, expected.grad);
-            expect_flushed(&batch, "gradient of the mean", got.mean_grad, expected.mean_grad);
-            expect_flushed(&batch, "softmax", got.probs, expected.probs);
-            expect_flushed(&batch, "log-softmax", got.log_probs, expected.log_probs);
+            expect_flushed(&batch, "gradient", got.grad, expected.grad, batch.classes);
+            expect_flushed(&batch, "gradient of the mean", got.mean_grad, expected.mean_grad, batch.classes);
+            expect_flushed(&batch, "softmax", got.probs, expected.probs, batch.classes);
+            expect_flushed(&batch, "log-softmax", got.log_probs, expected.log_probs, batch.classes);
         }
         results_free(&expected);
         results_free(&got);

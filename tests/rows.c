@@ -121,7 +121,7 @@ static void fill_normalised(struct rng *rng, float *row, size_t classes, size_t 
     expect_status("log-softmax", xent_log_softmax_f32(row, 1, classes, 0, row, 0), XENT_OK);
 }
 
-/* Scales change within the row, so that running maxima move by a lot and often. */
+/* Scales change within the row, so that running maxima move by a lot and often, and masked classes come and go. */
 static void fill_mixed(struct rng *rng, float *row, size_t classes, size_t target)
 {
     (void)target;
@@ -129,8 +129,10 @@ static void fill_mixed(struct rng *rng, float *row, size_t classes, size_t targe
         size_t run = 1 + rng_below(rng, rng_chance(rng, 0.5) ? 40 : 700);
         float scale = any_scale(rng);
         float offset = rng_chance(rng, 0.5) ? 0.0f : rng_normal(rng) * any_scale(rng);
+        float mask = pick(rng, (const float[]){-INFINITY, -1e9f, -513.0f}, 3);
+        double density = (double)pick(rng, (const float[]){0.0f, 0.0f, 0.02f, 0.5f, 1.0f}, 5);
         for (size_t end = j + run; j < end && j < classes; j++)
-            row[j] = rng_normal(rng) * scale + offset;
+            row[j] = rng_chance(rng, density) ? mask : rng_normal(rng) * scale + offset;
     }
 }
 
@@ -160,17 +162,17 @@ static void fill_ramp(struct rng *rng, float *row, size_t classes, size_t target
 }
 
 /* A value a few steps to either side of a place where implementations change their way: the ends of the ranges in
-   which exponentials or probabilities are normal, subnormal or nothing, and points where the exponent n or n/8 of
-   2^n = exp(x) is rounded the other way. */
+   which exponentials or probabilities are normal, subnormal or nothing, and points near them where exp(x) takes another
+   entry of a table of 2^(k/16), or another exponent. */
 static float any_edge(struct rng *rng)
 {
     static const float ends[] = {256.0f,      -256.0f,    512.0f,  -512.0f, 104.0f, -104.0f, 88.72284f, -87.33655f,
                                  -103.97208f, -192.0f,    355.5f,  -355.5f, 40.0f,  -40.0f,  255.65f,   -110.0f,
-                                 0.34657359f, 1.0397208f, -126.5f, 22.18f,  55.4f,  -33.3f};
-    static const int eighths[] = {-385, -384, -383, 638, 639, 640, -1, 0, 7, 1024, -1024, 2048};
+                                 0.34657359f, 1.0397208f, -126.5f, 22.18f,  55.45f, -33.27f, -266.1f,   443.6f};
+    const double half_step = 0.021660849392498290; /* ln 2 / 32 */
     float edge = pick(rng, ends, sizeof ends / sizeof ends[0]);
     if (rng_chance(rng, 0.5))
-        edge = (float)((eighths[rng_below(rng, sizeof eighths / sizeof eighths[0])] + 0.5) * 0.086643397569993164);
+        edge = (float)((rint((double)edge / half_step) + (double)rng_below(rng, 17) - 8.0) * half_step);
     return float_from_bits(float_bits(edge) + (uint32_t)rng_below(rng, 9) - 4);
 }
 
