@@ -96,52 +96,53 @@ static bool count_kept(const struct xent_job *job, size_t rows, size_t *kept, si
     return true;
 }
 
-static xent_status fused(struct xent_job job, size_t rows, float *loss, const xent_options *given)
+/* logits, classes, targets and out of the job are the caller's; the rest is filled in here. */
+static xent_status fused(struct xent_job *job, size_t rows, float *loss, const xent_options *given)
 {
     xent_options options;
     xent_status status = read_options(given, &options);
     if (status != XENT_OK)
         return status;
-    const size_t target_size = job.targets64 ? sizeof *job.targets64 : sizeof *job.targets32;
-    const void *targets = job.targets64 ? (const void *)job.targets64 : (const void *)job.targets32;
+    const size_t target_size = job->targets64 ? sizeof *job->targets64 : sizeof *job->targets32;
+    const void *targets = job->targets64 ? (const void *)job->targets64 : (const void *)job->targets32;
     const size_t losses = options.reduction == XENT_NONE ? rows : 1;
-    if ((losses > 0 && !loss) || (rows > 0 && (!job.logits || !targets)))
+    if ((losses > 0 && !loss) || (rows > 0 && (!job->logits || !targets)))
         return XENT_ERR_NULL;
-    if (rows > 0 && job.classes == 0)
+    if (rows > 0 && job->classes == 0)
         return XENT_ERR_CLASSES;
 
-    const struct matrix logits = {job.logits, rows, job.classes,
-                                  options.logits_stride ? options.logits_stride : job.classes};
-    const struct matrix grad = {job.out, job.out ? rows : 0, job.classes,
-                                options.grad_stride ? options.grad_stride : job.classes};
-    if ((status = check_matrix(&logits)) != XENT_OK || (job.out && (status = check_matrix(&grad)) != XENT_OK))
+    const struct matrix logits = {job->logits, rows, job->classes,
+                                  options.logits_stride ? options.logits_stride : job->classes};
+    const struct matrix grad = {job->out, job->out ? rows : 0, job->classes,
+                                options.grad_stride ? options.grad_stride : job->classes};
+    if ((status = check_matrix(&logits)) != XENT_OK || (job->out && (status = check_matrix(&grad)) != XENT_OK))
         return status;
     if (rows > PTRDIFF_MAX / sizeof(int64_t))
         return XENT_ERR_SIZE;
 
     const size_t target_bytes = rows * target_size, loss_bytes = losses * sizeof *loss;
     const size_t lse_bytes = options.lse ? rows * sizeof *options.lse : 0;
-    if ((job.out && !in_place_or_apart(&logits, &grad)) || !apart(job.out, span(&grad), targets, target_bytes) ||
-        !apart(loss, loss_bytes, job.logits, span(&logits)) || !apart(loss, loss_bytes, job.out, span(&grad)) ||
-        !apart(loss, loss_bytes, targets, target_bytes) ||
-        !apart(options.lse, lse_bytes, job.logits, span(&logits)) ||
-        !apart(options.lse, lse_bytes, job.out, span(&grad)) || !apart(options.lse, lse_bytes, targets, target_bytes) ||
-        !apart(options.lse, lse_bytes, loss, loss_bytes))
+    const size_t logits_bytes = span(&logits), grad_bytes = span(&grad);
+    if ((job->out && !in_place_or_apart(&logits, &grad)) || !apart(job->out, grad_bytes, targets, target_bytes) ||
+        !apart(loss, loss_bytes, job->logits, logits_bytes) || !apart(loss, loss_bytes, job->out, grad_bytes) ||
+        !apart(loss, loss_bytes, targets, target_bytes) || !apart(options.lse, lse_bytes, job->logits, logits_bytes) ||
+        !apart(options.lse, lse_bytes, job->out, grad_bytes) ||
+        !apart(options.lse, lse_bytes, targets, target_bytes) || !apart(options.lse, lse_bytes, loss, loss_bytes))
         return XENT_ERR_OVERLAP;
 
-    job.logits_stride = logits.stride;
-    job.out_stride = job.out == job.logits ? logits.stride : grad.stride;
-    job.ignore_index = options.ignore_index;
+    job->logits_stride = logits.stride;
+    job->out_stride = job->out == job->logits ? logits.stride : grad.stride;
+    job->ignore_index = options.ignore_index;
     size_t kept, bad;
-    if (!count_kept(&job, rows, &kept, &bad)) {
+    if (!count_kept(job, rows, &kept, &bad)) {
         if (options.error_row)
             *options.error_row = bad;
         return XENT_ERR_TARGET;
     }
-    job.lse = options.lse;
-    job.loss = options.reduction == XENT_NONE ? loss : NULL;
-    job.grad_scale = options.reduction == XENT_MEAN && kept > 0 ? 1 / (double)kept : 1;
-    const double sum = xent_active_kernel()->cross_entropy(&job, 0, rows, 0);
+    job->lse = options.lse;
+    job->loss = options.reduction == XENT_NONE ? loss : NULL;
+    job->grad_scale = options.reduction == XENT_MEAN && kept > 0 ? 1 / (double)kept : 1;
+    const double sum = xent_active_kernel()->cross_entropy(job, 0, rows, 0);
     if (options.reduction != XENT_NONE) {
         const double reduced = options.reduction == XENT_MEAN ? sum / (double)kept : sum;
         *loss = reduced == reduced ? f64_to_f32(reduced) : NAN;
@@ -152,15 +153,25 @@ static xent_status fused(struct xent_job job, size_t rows, float *loss, const xe
 xent_status xent_fused_f32(const float *logits, const int32_t *targets, size_t rows, size_t classes, float *loss,
                            float *grad, const xent_options *options)
 {
-    const struct xent_job job = {.logits = logits, .targets32 = targets, .classes = classes, .out = grad};
-    return fused(job, rows, loss, options);
+    struct xent_job job;
+    job.logits = logits;
+    job.classes = classes;
+    job.out = grad;
+    job.targets32 = targets;
+    job.targets64 = NULL;
+    return fused(&job, rows, loss, options);
 }
 
 xent_status xent_fused_f32_i64(const float *logits, const int64_t *targets, size_t rows, size_t classes, float *loss,
                                float *grad, const xent_options *options)
 {
-    const struct xent_job job = {.logits = logits, .targets64 = targets, .classes = classes, .out = grad};
-    return fused(job, rows, loss, options);
+    struct xent_job job;
+    job.logits = logits;
+    job.classes = classes;
+    job.out = grad;
+    job.targets32 = NULL;
+    job.targets64 = targets;
+    return fused(&job, rows, loss, options);
 }
 
 /* The checks that the calls without targets share; the strides in job become the effective ones. out or lse is NULL. */
