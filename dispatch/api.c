@@ -60,8 +60,17 @@ static xent_status read_options(const xent_options *given, xent_options *options
     *options = defaults;
     if (!given)
         return XENT_OK;
-    const size_t smallest = offsetof(xent_options, reduction) + sizeof given->reduction;
-    if (given->struct_size < smallest)
+    /* An older struct ends where the next field begins. */
+    static const size_t older[] = {
+        offsetof(xent_options, ignore_index),    offsetof(xent_options, logits_stride),
+        offsetof(xent_options, grad_stride),     offsetof(xent_options, label_smoothing),
+        offsetof(xent_options, class_weights),   offsetof(xent_options, lse),
+        offsetof(xent_options, error_row),
+    };
+    bool known = given->struct_size >= sizeof *options;
+    for (size_t i = 0; i < sizeof older / sizeof *older; ++i)
+        known |= given->struct_size == older[i];
+    if (!known)
         return XENT_ERR_OPTION;
     if (given->struct_size > sizeof *options) {
         const unsigned char *bytes = (const unsigned char *)given;

@@ -25,7 +25,6 @@
  *   vi  viset(int), viadd, visub      32-bit integers
  *   vi  vishl(w, c), visar(w, c)      shifts by a constant: left, arithmetic right
  *   vf  vkeep_int_ge(v, w, c)         v where the integer w >= c, +0 elsewhere
- *   vf  vkeep_ge(v, q, c)             v where q >= c, +0 elsewhere
  *   vi  vstray(a, b, base)            (bits(a) ^ base) | (bits(b) ^ base)
  *   vi  vior(w, x)                    bitwise or
  *   bool vany(w, mask)                whether any lane of w & mask is not 0
@@ -48,7 +47,7 @@ enum {
     STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
     WINDOW_LOW = -768,
     WINDOW_SIZE = 2048,
-    PREFETCH = 1024 /* floats ahead; 3-5 % on rows from memory */
+    PREFETCH = 1024 /* floats ahead: 3 % for rows from memory, but 15 % slower where the output is elsewhere */
 };
 
 #define ROUNDER 0x1.8p23f
@@ -135,15 +134,16 @@ static ALWAYS_INLINE vf remask(vf e, vf logits, enum mode mode)
 }
 
 /* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes; keep, unless it
-   is NULL, receives them. Stops before the first step with a logit that does not fit the mode, and returns how far it
+   is NULL, receives them. Prefetches if ahead. Stops before the first step with a logit that does not fit the mode, and returns how far it
    came. This is the loop that everything else exists to reach. */
-static ALWAYS_INLINE size_t sum_steps(const float *x, size_t begin, size_t end, float *keep, vd *lanes, enum mode mode)
+static ALWAYS_INLINE size_t sum_steps(const float *x, size_t begin, size_t end, float *keep, vd *lanes, bool ahead,
+                                      enum mode mode)
 {
     vd sum[VECTORS];
     memcpy(sum, lanes, sizeof sum);
     size_t j = begin;
     for (; j != end; j += STEP) {
-        for (int i = 0; i < STEP; i += 16)
+        for (int i = 0; ahead && i < STEP; i += 16)
             prefetch(x + j + PREFETCH + i);
         vf t[STEP / VW];
         for (int v = 0; v < STEP / VW; ++v)
@@ -153,7 +153,8 @@ static ALWAYS_INLINE size_t sum_steps(const float *x, size_t begin, size_t end, 
             stray = vior(stray, vstray(t[v], t[v + 1], rounder_bits));
         if (vany(stray, ~(WINDOW_SIZE - 1)))
             break;
-        /* Four vectors side by side keep the multipliers busier than one after the other: 4 to 9 % of a forward. */
+        /* Four vectors side by side keep the multipliers busier than one after the other: 4 to 9 % of a forward. Stores
+           between the additions, which the compiler must leave in order, would cost 14 % in place. */
         for (int v = 0; v < STEP / VW; v += 4) {
             vf logits[4], r[4], e[4];
             for (int i = 0; i < 4; ++i) {
@@ -162,11 +163,11 @@ static ALWAYS_INLINE size_t sum_steps(const float *x, size_t begin, size_t end, 
             }
             for (int i = 0; i < 4; ++i)
                 e[i] = remask(exp_polynomial(vtable(table, t[v + i]), r[i]), logits[i], mode);
-            for (int i = 0; i < 4; ++i) {
+            for (int i = 0; i < 4; ++i)
+                vd_add(&sum[(v + i) % VECTORS], e[i]);
+            for (int i = 0; i < 4; ++i)
                 if (keep)
                     vstore(keep + j + (v + i) * VW, e[i]);
-                vd_add(&sum[(v + i) % VECTORS], e[i]);
-            }
         }
     }
     memcpy(lanes, sum, sizeof sum);
@@ -201,13 +202,13 @@ static ALWAYS_INLINE bool sum_group(const float *x, size_t count, size_t skip, f
 
 /* All classes from begin (a multiple of 32) to end, but skip; stops where one does not fit the mode, returns where. */
 static ALWAYS_INLINE size_t sum_span(const float *x, size_t begin, size_t end, size_t skip, float *keep, vd *lanes,
-                                     enum mode mode)
+                                     bool ahead, enum mode mode)
 {
     size_t j = begin;
     while (j < end) {
         const size_t stop = skip >= j && skip < end ? skip / XENT_LANES * XENT_LANES : end;
         const size_t steps_end = j + (stop - j) / STEP * STEP;
-        j = sum_steps(x, j, steps_end, keep, lanes, mode);
+        j = sum_steps(x, j, steps_end, keep, lanes, ahead, mode);
         const size_t count = end - j < XENT_LANES ? end - j : XENT_LANES;
         if (j < steps_end || !sum_group(x + j, count, skip - j, keep ? keep + j : NULL, lanes, mode))
             return j;
@@ -218,7 +219,7 @@ static ALWAYS_INLINE size_t sum_span(const float *x, size_t begin, size_t end, s
 
 static size_t sum_span_masked(const float *x, size_t begin, size_t end, size_t skip, float *keep, vd *lanes)
 {
-    return sum_span(x, begin, end, skip, keep, lanes, MASKED);
+    return sum_span(x, begin, end, skip, keep, lanes, true, MASKED);
 }
 
 /* Whether one of the first classes lies well in the window. Then the row is near, unless far above. */
@@ -285,7 +286,7 @@ struct sum {
 };
 
 /* Sums a row as if it were near, and at least finds out whether it is. keep: NULL, x itself, or disjoint. */
-static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, size_t classes, size_t skip)
+static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, bool ahead, size_t classes, size_t skip)
 {
     struct sum row = {0, 0, -INFINITY};
     enum mode mode = WINDOW;
@@ -295,7 +296,7 @@ static ALWAYS_INLINE struct sum sum_near(const float *x, float *keep, size_t cla
         for (int v = 0; v < VECTORS; ++v)
             vd_zero(&sum[v]);
         if (mode == WINDOW) {
-            row.kept = sum_span(x, chunk, end, skip, keep, sum, WINDOW);
+            row.kept = sum_span(x, chunk, end, skip, keep, sum, ahead, WINDOW);
             if (row.kept < end)
                 mode = row.kept > 0 || starts_in_window(x, classes) ? MASKED : WIDE;
         }
@@ -346,9 +347,9 @@ struct summed {
     bool finite; /* whether the row has a finite log-sum-exp */
 };
 
-static ALWAYS_INLINE struct summed sum_row(const float *x, float *keep, size_t classes, size_t skip)
+static ALWAYS_INLINE struct summed sum_row(const float *x, float *keep, bool ahead, size_t classes, size_t skip)
 {
-    const struct sum near = sum_near(x, keep, classes, skip);
+    const struct sum near = sum_near(x, keep, ahead, classes, skip);
     struct summed row = {near.others, near.kept, {0.0f, XENT_NEAR_CUT}, true};
     if (near.kept == classes)
         return row;
@@ -380,10 +381,10 @@ static ALWAYS_INLINE void scale_plain(float *out, size_t count, float hi, float 
     }
 }
 
-/* q (hi + lo), where q is 2^(exponent + 64) too large for a multiplier of 1: the general form. */
+/* q (hi + lo) 2^-64: the general form, for q 2^64 too large so that everything but the result is normal. */
 static ALWAYS_INLINE vf multiply(vf q, struct multiplier m)
 {
-    return vfma(q, vset(m.hi), vkeep_ge(vmul(q, vset(m.lo)), q, XENT_CORRECTION_MIN));
+    return vmul(vfma(q, vset(m.hi), vmul(q, vset(m.lo))), vset(f32_pow2(-XENT_BIAS)));
 }
 
 static void scale_kept(float *out, size_t count, struct multiplier m)
@@ -421,7 +422,7 @@ static ALWAYS_INLINE void scale_row(const float *x, float *out, size_t classes, 
     if (row.frame.cut == XENT_FAR_CUT) {
         fill(out, row.kept, 0.0f);
     } else if (m.exponent >= -46 && m.exponent <= 40) {
-        const float power = f32_pow2(m.exponent + XENT_BIAS);
+        const float power = f32_pow2(m.exponent);
         scale_plain(out, row.kept, m.hi * power, m.lo * power);
     } else {
         scale_kept(out, row.kept, m);
@@ -431,14 +432,14 @@ static ALWAYS_INLINE void scale_row(const float *x, float *out, size_t classes, 
 }
 
 /* One kept row; returns its loss. */
-static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *grad, size_t classes,
+static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *grad, bool ahead, size_t classes,
                                               double grad_scale, float *lse)
 {
     const float x_y = x[y];
     /* Begun before the sum, so that it is done by the end of it; a far row needs another. */
     const struct frame near = {0.0f, XENT_NEAR_CUT};
     const double near_e = row_exponential(x_y, near);
-    const struct summed sums = sum_row(x, grad, classes, y);
+    const struct summed sums = sum_row(x, grad, ahead, classes, y);
     if (!sums.finite) {
         if (grad)
             fill(grad, classes, NAN);
@@ -467,9 +468,11 @@ static double cross_entropy(const struct xent_job *job, size_t first, size_t las
             if (grad)
                 fill(grad, job->classes, 0.0f);
         } else if (!grad) {
-            loss = cross_entropy_row(x, (size_t)target, NULL, job->classes, 0, &lse);
+            loss = cross_entropy_row(x, (size_t)target, NULL, true, job->classes, 0, &lse);
+        } else if (grad == x) {
+            loss = cross_entropy_row(x, (size_t)target, grad, true, job->classes, job->grad_scale, &lse);
         } else {
-            loss = cross_entropy_row(x, (size_t)target, grad, job->classes, job->grad_scale, &lse);
+            loss = cross_entropy_row(x, (size_t)target, grad, false, job->classes, job->grad_scale, &lse);
         }
         loss_sum += loss;
         if (job->loss)
@@ -486,7 +489,7 @@ static void softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = job->logits + i * job->logits_stride;
         float *out = job->out ? job->out + i * job->out_stride : NULL;
         const struct summed row =
-            out ? sum_row(x, out, job->classes, SIZE_MAX) : sum_row(x, NULL, job->classes, SIZE_MAX);
+            out ? sum_row(x, out, false, job->classes, SIZE_MAX) : sum_row(x, NULL, true, job->classes, SIZE_MAX);
         if (job->lse)
             job->lse[i] = row.finite ? f64_to_f32((double)row.frame.ref + (f64_log(row.others) - XENT_LN_K)) : NAN;
         if (out && row.finite)
@@ -512,7 +515,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = job->logits + i * job->logits_stride;
         float *out = job->out + i * job->out_stride;
         const size_t y = row_argmax(x, job->classes);
-        const struct summed sums = sum_row(x, NULL, job->classes, y);
+        const struct summed sums = sum_row(x, NULL, true, job->classes, y);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;

@@ -92,11 +92,6 @@ static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
     return _mm256_andnot_ps(_mm256_cmp_ps(z, cut, _CMP_LE_OQ), v);
 }
 
-static ALWAYS_INLINE vf vkeep_ge(vf v, vf q, float c)
-{
-    return _mm256_and_ps(v, _mm256_cmp_ps(q, _mm256_set1_ps(c), _CMP_GE_OQ));
-}
-
 static ALWAYS_INLINE vf vkeep_int_ge(vf v, vi w, int c)
 {
     return _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_cmpgt_epi32(w, _mm256_set1_epi32(c - 1))));

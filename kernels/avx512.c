@@ -89,11 +89,6 @@ static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(z, cut, _CMP_NLE_UQ), v);
 }
 
-static ALWAYS_INLINE vf vkeep_ge(vf v, vf q, float c)
-{
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(q, _mm512_set1_ps(c), _CMP_GE_OQ), v);
-}
-
 static ALWAYS_INLINE vf vkeep_int_ge(vf v, vi w, int c)
 {
     return _mm512_maskz_mov_ps(_mm512_cmpgt_epi32_mask(w, _mm512_set1_epi32(c - 1)), v);

@@ -45,9 +45,7 @@ enum {
 #define XENT_NEAR_CUT -512.0f
 #define XENT_FAR_CUT -192.0f
 
-/* Gradient entries are formed as (2^64 too large) times (2^-64 too small), and their last correction is left out where
-   the first factor is below this. */
+/* Gradient entries are formed 2^64 too large, so that nothing but the result itself can be subnormal. */
 enum { XENT_BIAS = 64 };
-#define XENT_CORRECTION_MIN 0x1p-30f
 
 #endif

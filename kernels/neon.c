@@ -111,11 +111,6 @@ static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
     return keep_where(v, vmvnq_u32(vcleq_f32(z, cut)));
 }
 
-static ALWAYS_INLINE vf vkeep_ge(vf v, vf q, float c)
-{
-    return keep_where(v, vcgeq_f32(q, vdupq_n_f32(c)));
-}
-
 static ALWAYS_INLINE vf vkeep_int_ge(vf v, vi w, int c)
 {
     return keep_where(v, vcgtq_s32(w, vdupq_n_s32(c - 1)));

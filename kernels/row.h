@@ -65,8 +65,8 @@ static inline struct row_result row_finish(double others, double e, float x, str
     return row;
 }
 
-/* A positive multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits, both times 2^-64. With so
-   few bits in lo, e * lo is never a subnormal that the caller's control bits could flush. */
+/* A positive multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo,
+   e * lo is not a subnormal that the caller's control bits could flush. */
 struct multiplier {
     int exponent;
     float hi, lo;
@@ -79,7 +79,7 @@ static inline struct multiplier row_multiplier(double v)
     const double significand = rounded * f64_pow2(-exponent);
     const float hi = (float)significand;
     const float lo = (float)(significand - (double)hi);
-    return (struct multiplier){exponent, hi * f32_pow2(-XENT_BIAS), lo * f32_pow2(-XENT_BIAS)};
+    return (struct multiplier){exponent, hi, lo};
 }
 
 /* The target's gradient; +0 rather than -0 where nothing is left of it. */

@@ -90,8 +90,7 @@ static void scale_row(const float *x, float *out, size_t classes, struct frame f
         const struct scaled e = exponential(x[j], frame);
         const int n = e.n + m.exponent + XENT_BIAS;
         const float q = e.f == 0 || n < -126 ? 0.0f : e.f * f32_pow2(n);
-        const float correction = q < XENT_CORRECTION_MIN ? 0.0f : q * m.lo;
-        out[j] = fma32(q, m.hi, correction);
+        out[j] = fma32(q, m.hi, q * m.lo) * f32_pow2(-XENT_BIAS);
     }
 }
 

@@ -81,7 +81,6 @@ START_TEST(arithmetic_and_selection)
         CHECK("vkeep_first", vkeep_first(va, count), (size_t)i < count ? a[i] : 0.0f);
         CHECK("vdrop_lane", vdrop_lane(va, lane), (size_t)i == lane ? 0.0f : a[i]);
         CHECK("vkeep_above", vkeep_above(va, vb, vset(bound)), b[i] <= bound ? 0.0f : a[i]);
-        CHECK("vkeep_ge", vkeep_ge(va, vb, bound), b[i] >= bound ? a[i] : 0.0f);
     }
 }
 END_TEST
