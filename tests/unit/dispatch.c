@@ -7,6 +7,8 @@
 #include "kernels/kernel.h"
 #include "xent/xent.h"
 
+#include "run.h"
+
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
@@ -148,13 +150,5 @@ int main(void)
     tcase_add_loop_test(tests, made_up_machines, 0, sizeof machines / sizeof *machines);
     tcase_add_test(tests, needs_are_nested);
     tcase_add_test(tests, feature_names);
-    Suite *suite = suite_create("dispatch");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_set_tap(runner, "-");
-    srunner_run_all(runner, CK_SILENT);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_case("dispatch", tests);
 }

@@ -7,6 +7,8 @@
 
 #include "cpu.h"
 
+#include "run.h"
+
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -194,19 +196,10 @@ int main(void)
     fflush(stdout);
 
     TCase *tests = tcase_create(kernel->name);
-    tcase_set_timeout(tests, 0);
     tcase_add_test(tests, arithmetic_and_selection);
     tcase_add_test(tests, integers);
     tcase_add_test(tests, partial_memory);
     tcase_add_test(tests, double_sums);
     tcase_add_test(tests, second_pass);
-    Suite *suite = suite_create("vocabulary");
-    suite_add_tcase(suite, tests);
-    SRunner *runner = srunner_create(suite);
-    srunner_set_fork_status(runner, CK_NOFORK);
-    srunner_set_tap(runner, "-");
-    srunner_run_all(runner, CK_SILENT);
-    const int failed = srunner_ntests_failed(runner);
-    srunner_free(runner);
-    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+    return run_case("vocabulary", tests);
 }
