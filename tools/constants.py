@@ -15,30 +15,35 @@ def float_hex(value):
 ENTRIES = 16
 
 
-def table():
-    """The factor c in [1, 2^(1/16)) for which c 2^(k/16), rounded, makes the best table.
+def worst(c):
+    """For factors c in [2^23, 2^24): half the spread of table error and last rounding together, in units of 2^-24.
 
-    Best: the smallest worst sum of an entry's error and of the last rounding of c 2^(k/16) exp(r), |r| <= ln(2)/32, which is
-    1/m for a result m in [1, 2) and again 1 just above 2. Errors in units of 2^-24.
+    The last rounding of c 2^(k/16) exp(r), |r| <= ln(2)/32, is 1/m for a result m in [1, 2) and again 1 just above 2.
     """
     half_width = np.log(2) / (2 * ENTRIES)
+    high, low = np.full(len(c), -9.0), np.full(len(c), 9.0)
+    for k in range(ENTRIES):
+        exact = c * np.longdouble(2) ** (np.longdouble(k) / ENTRIES)
+        ulp = np.where(exact >= 2 ** 24, 2.0, 1.0)
+        error = ((np.rint(exact / ulp) * ulp - exact) / exact * 2 ** 24).astype(float)
+        m = (exact / 2 ** 23).astype(float)
+        least, most = m * np.exp(-half_width), m * np.exp(half_width)
+        rounding = np.where(least >= 2, 2 / least, np.where((most >= 2) | (least < 1), 1.0, 1 / least))
+        high, low = np.maximum(high, error + rounding), np.minimum(low, error - rounding)
+    return (high - low) / 2
+
+
+def table():
+    """The factor in [1, 2^(1/16)), in sixteenths of an ULP, with the smallest worst(); its table and that."""
     best = None
     for part in np.arange(-8, 8) / 16:
         c = np.arange(1 << 23, int((1 << 23) * 2 ** (1 / ENTRIES)) + 1).astype(np.longdouble) + np.longdouble(part)
-        high, low = np.full(len(c), -9.0), np.full(len(c), 9.0)
-        for k in range(ENTRIES):
-            exact = c * np.longdouble(2) ** (np.longdouble(k) / ENTRIES)
-            ulp = np.where(exact >= 2 ** 24, 2.0, 1.0)
-            error = ((np.rint(exact / ulp) * ulp - exact) / exact * 2 ** 24).astype(float)
-            m = (exact / 2 ** 23).astype(float)
-            least, most = m * np.exp(-half_width), m * np.exp(half_width)
-            rounding = np.where(least >= 2, 2 / least, np.where(most >= 2, 1.0, 1 / least))
-            high, low = np.maximum(high, error + rounding), np.minimum(low, error - rounding)
-        i = int(np.argmin(high - low))
-        if best is None or (high - low)[i] < best[0]:
-            best = (float((high - low)[i]), c[i])
+        spreads = worst(c)
+        i = int(np.argmin(spreads))
+        if best is None or spreads[i] < best[0]:
+            best = (float(spreads[i]), c[i])
     spread, c = best
-    return [int(np.rint(c * np.longdouble(2) ** (np.longdouble(k) / ENTRIES))) for k in range(ENTRIES)], spread / 2
+    return [int(np.rint(c * np.longdouble(2) ** (np.longdouble(k) / ENTRIES))) for k in range(ENTRIES)], spread
 
 
 def polynomial(half_width, degree=3):
@@ -71,7 +76,8 @@ def main():
     entries, spread = table()
     for k, entry in enumerate(entries):
         print(f"T[{k:2}]        bits 0x{0x3f800000 | entry & 0x7fffff:08x}   {float_hex(mp.mpf(entry) / 2 ** 23)}")
-    print(f"             table and last rounding within {spread:.4f} * 2^-24")
+    usual = float(worst(np.array([1 << 23], dtype=np.longdouble))[0])
+    print(f"             table and last rounding within {spread:.4f} * 2^-24; {usual:.4f} with T[0] = 1")
     step = mp.log(2) / ENTRIES
     high = mp.mpf(float(np.float32(float(step))))
     print(f"16 log2(e)   {float_hex(1 / step)}")
