@@ -134,8 +134,8 @@ static ALWAYS_INLINE vf remask(vf e, vf logits, enum mode mode)
 }
 
 /* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes; keep, unless it
-   is NULL, receives them. Prefetches if ahead. Stops before the first step with a logit that does not fit the mode, and returns how far it
-   came. This is the loop that everything else exists to reach. */
+   is NULL, receives them. Prefetches if ahead. Stops before the first step with a logit that does not fit the mode, and
+   returns how far it came. This is the loop that everything else exists to reach. */
 static ALWAYS_INLINE size_t sum_steps(const float *x, size_t begin, size_t end, float *keep, vd *lanes, bool ahead,
                                       enum mode mode)
 {
@@ -353,7 +353,7 @@ static ALWAYS_INLINE struct summed sum_row(const float *x, float *keep, bool ahe
     struct summed row = {near.others, near.kept, {0.0f, XENT_NEAR_CUT}, true};
     if (near.kept == classes)
         return row;
-    /* What was kept has a logit in the window and none above: it cannot make a row far above, and not far below. */
+    /* Keeping anything takes a logit in the window, and none above is kept: only what came after can make the row far. */
     const bool far = near.kept > 0 ? near.max >= XENT_NEAR_MAX : !row_is_near(near.max);
     if (far) {
         row.frame = row_frame(near.max);

@@ -16,7 +16,7 @@ enum {
 /*
  * T[k] is c 2^(k/16) rounded to float, as bits: ENTRY(k, bits). The factor c cancels from every result, so it was chosen,
  * among 6 million candidates in [1, 2^(1/16)), to make the worst sum of an entry's own error and the last rounding of the
- * exponentials made from it smallest: 1.021 * 2^-24, where the last rounding alone can take 1 and c = 1 costs 1.5.
+ * exponentials made from it smallest: 1.02 * 2^-24, where the last rounding alone can take 1 and c = 1 costs 1.5.
  */
 #define XENT_TABLE(ENTRY)                                                                                              \
     ENTRY(0, 0x3f8275a8u), ENTRY(1, 0x3f883c4cu), ENTRY(2, 0x3f8e4467u), ENTRY(3, 0x3f9490dfu),                        \
