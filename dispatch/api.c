@@ -2,6 +2,7 @@
 #include "xent/xent.h"
 
 #include "kernels/f64.h"
+#include "run.h"
 #include "select.h"
 
 #include <math.h>
@@ -65,7 +66,7 @@ static xent_status read_options(const xent_options *given, xent_options *options
         offsetof(xent_options, ignore_index),    offsetof(xent_options, logits_stride),
         offsetof(xent_options, grad_stride),     offsetof(xent_options, label_smoothing),
         offsetof(xent_options, class_weights),   offsetof(xent_options, lse),
-        offsetof(xent_options, error_row),
+        offsetof(xent_options, error_row),       offsetof(xent_options, executor),
     };
     bool known = given->struct_size >= sizeof *options;
     for (size_t i = 0; i < sizeof older / sizeof *older; ++i)
@@ -82,6 +83,8 @@ static xent_status read_options(const xent_options *given, xent_options *options
     if (options->reduction != XENT_MEAN && options->reduction != XENT_SUM && options->reduction != XENT_NONE)
         return XENT_ERR_OPTION;
     if (!(options->label_smoothing >= 0.0f && options->label_smoothing <= 1.0f))
+        return XENT_ERR_OPTION;
+    if (options->executor && (!options->executor->parallel_for || options->executor->threads == 0))
         return XENT_ERR_OPTION;
     if (options->label_smoothing != 0.0f || options->class_weights)
         return XENT_ERR_UNSUPPORTED;
@@ -151,7 +154,7 @@ static xent_status fused(struct xent_job *job, size_t rows, float *loss, const x
     job->lse = options.lse;
     job->loss = options.reduction == XENT_NONE ? loss : NULL;
     job->grad_scale = options.reduction == XENT_MEAN && kept > 0 ? 1 / (double)kept : 1;
-    const double sum = xent_active_kernel()->cross_entropy(job, 0, rows, 0);
+    const double sum = xent_run_cross_entropy(xent_active_kernel(), job, rows, options.executor);
     if (options.reduction != XENT_NONE) {
         const double reduced = options.reduction == XENT_MEAN ? sum / (double)kept : sum;
         *loss = reduced == reduced ? f64_to_f32(reduced) : NAN;

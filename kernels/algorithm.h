@@ -456,7 +456,7 @@ static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *g
     return row.loss;
 }
 
-static double cross_entropy(const struct xent_job *job, size_t first, size_t last, double loss_sum)
+static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
     for (size_t i = first; i < last; ++i) {
         const float *x = job->logits + i * job->logits_stride;
@@ -474,13 +474,12 @@ static double cross_entropy(const struct xent_job *job, size_t first, size_t las
         } else {
             loss = cross_entropy_row(x, (size_t)target, grad, false, job->classes, job->grad_scale, &lse);
         }
-        loss_sum += loss;
+        xent_job_add_loss(job, i, loss);
         if (job->loss)
             job->loss[i] = f64_to_f32(loss);
         if (job->lse)
             job->lse[i] = lse;
     }
-    return loss_sum;
 }
 
 static void softmax(const struct xent_job *job, size_t first, size_t last)

@@ -42,7 +42,18 @@ struct xent_job {
     int64_t ignore_index;
     float *loss;       /* [rows] or NULL */
     double grad_scale; /* every gradient entry is multiplied by it: in [2^-63, 1] */
+
+    /* Or NULL: row i's unrounded loss is added to sums[i >> sums_shift], so 2^sums_shift rows to a group. */
+    double *sums;
+    unsigned sums_shift;
 };
+
+/* Adds the unrounded loss of a kept row to its group's sum. Rows come in order. */
+static inline void xent_job_add_loss(const struct xent_job *job, size_t row, double loss)
+{
+    if (job->sums)
+        job->sums[row >> job->sums_shift] += loss;
+}
 
 static inline int64_t xent_job_target(const struct xent_job *job, size_t row)
 {
@@ -53,9 +64,8 @@ struct xent_kernel {
     const char *name;
     uint32_t needs; /* enum xent_cpu_feature bits */
 
-    /* Rows [first, last): gradients to out, losses to loss, log-sum-exps to lse. Returns loss_sum plus the losses of
-       the kept rows, added in double in row order. */
-    double (*cross_entropy)(const struct xent_job *job, size_t first, size_t last, double loss_sum);
+    /* Rows [first, last): gradients to out, losses to loss and to the groups' sums, log-sum-exps to lse. */
+    void (*cross_entropy)(const struct xent_job *job, size_t first, size_t last);
 
     /* Rows [first, last): probabilities to out, log-sum-exps to lse. */
     void (*softmax)(const struct xent_job *job, size_t first, size_t last);

@@ -100,7 +100,7 @@ static void fill(float *out, size_t classes, float value)
         out[j] = value;
 }
 
-static double cross_entropy(const struct xent_job *job, size_t first, size_t last, double loss_sum)
+static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
     for (size_t i = first; i < last; ++i) {
         const float *x = job->logits + i * job->logits_stride;
@@ -117,7 +117,7 @@ static double cross_entropy(const struct xent_job *job, size_t first, size_t las
                 const struct frame frame = row_frame(max);
                 const double others = sum_others(x, job->classes, y, frame);
                 const struct row_result row = row_finish(others, row_exponential(x[y], frame), x[y], frame);
-                loss_sum += row.loss;
+                xent_job_add_loss(job, i, row.loss);
                 loss = f64_to_f32(row.loss);
                 lse = f64_to_f32((double)frame.ref + row.log_sum);
                 if (grad) {
@@ -126,7 +126,7 @@ static double cross_entropy(const struct xent_job *job, size_t first, size_t las
                 }
             } else {
                 loss = lse = NAN;
-                loss_sum += (double)NAN;
+                xent_job_add_loss(job, i, (double)NAN);
                 if (grad)
                     fill(grad, job->classes, NAN);
             }
@@ -136,7 +136,6 @@ static double cross_entropy(const struct xent_job *job, size_t first, size_t las
         if (job->lse)
             job->lse[i] = lse;
     }
-    return loss_sum;
 }
 
 static void softmax(const struct xent_job *job, size_t first, size_t last)

@@ -14,7 +14,8 @@
  * rounds to 0 (or lies within those bounds of it). docs/numerics.md derives the bounds, 1.6 and 2.7 ULP.
  *
  * Bits. The bits of a row's results depend on that row's logits, its target and the options, and on nothing else: not
- * on the instruction set, the batch the row came in, its address, its strides, or whether the gradient goes in place.
+ * on the instruction set, the batch the row came in, its address, its strides, the number of threads, or whether the
+ * gradient goes in place.
  * XENT_NUMERICS_VERSION changes whenever any of these bits do.
  *
  * Special values. A logit of -inf is a masked class: probability 0, gradient 0 (loss +inf if it is the target). A row
@@ -75,6 +76,19 @@ typedef enum xent_reduction {
 } xent_reduction;
 
 /*
+ * Where a call may run its tasks: the caller's own thread pool. xent/openmp.h and xent/pthreadpool.h are two of them.
+ *
+ * parallel_for(context, task, argument, tasks) calls task(argument, i) once for every i in [0, tasks), in any order, on
+ * any threads, at once or one after the other, and returns when all have returned. A call to this library uses it from
+ * the thread that made the call, a few times at most, and keeps nothing of it. Results never depend on it.
+ */
+typedef struct xent_executor {
+    void (*parallel_for)(void *context, void (*task)(void *argument, size_t index), void *argument, size_t tasks);
+    void *context;
+    size_t threads; /* how many tasks can run at once, at least 1: work is cut into a few times as many */
+} xent_executor;
+
+/*
  * Start from XENT_OPTIONS_INIT and set what you need; a field added by a later version is then at its default.
  */
 typedef struct xent_options {
@@ -89,12 +103,13 @@ typedef struct xent_options {
     float *lse;                 /* [rows] or NULL: receives the log-sum-exp of every kept row, +0 for an ignored row */
     size_t *error_row;          /* NULL, or receives the first bad row when the status is XENT_ERR_TARGET; otherwise
                                    not written */
+    const xent_executor *executor; /* NULL: all work is done by the calling thread */
 } xent_options;
 
 #ifdef __cplusplus
-#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, nullptr, nullptr, nullptr }
+#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, nullptr, nullptr, nullptr, nullptr }
 #else
-#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, NULL, NULL, NULL }
+#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, NULL, NULL, NULL, NULL }
 #endif
 
 /*
@@ -112,7 +127,7 @@ typedef struct xent_options {
  * Any element-aligned address does. rows may be 0: the sum is 0, the mean NaN, nothing else is written.
  *
  * Error bounds: loss 2 ULP, gradient 3 ULP, a reduced loss 2 ULP of the exact sum or mean; lse 1.5 * 2^-24 absolute
- * plus half an ULP. Sums over rows are accumulated in double in row order.
+ * plus half an ULP. Sums over rows are accumulated in double in an order that only the number of rows decides.
  *
  * Cost: one read of the logits from memory for a forward; for a fused call in place one read and one write.
  */

@@ -1,0 +1,13 @@
+/* How a validated problem is cut into tasks. */
+#ifndef XENT_DISPATCH_RUN_H
+#define XENT_DISPATCH_RUN_H
+
+#include "kernels/kernel.h"
+#include "xent/xent.h"
+
+/* Computes all rows of the job by the kernel, on the executor or, if that is NULL, on this thread. Returns the sum of the
+   unrounded losses of the kept rows, in the order of docs/numerics.md. */
+double xent_run_cross_entropy(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
+                              const xent_executor *executor);
+
+#endif
