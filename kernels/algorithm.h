@@ -438,7 +438,7 @@ static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *g
     const float x_y = x[y];
     /* Begun before the sum, so that it is done by the end of it; a far row needs another. */
     const struct frame near = {0.0f, XENT_NEAR_CUT};
-    const double near_e = row_exponential(x_y, near);
+    const double near_e = row_exponential((double)x_y, near.cut);
     const struct summed sums = sum_row(x, grad, ahead, classes, y);
     if (!sums.finite) {
         if (grad)
@@ -446,8 +446,9 @@ static ALWAYS_INLINE double cross_entropy_row(const float *x, size_t y, float *g
         *lse = NAN;
         return (double)NAN;
     }
-    const double e = sums.frame.cut == XENT_NEAR_CUT ? near_e : row_exponential(x_y, sums.frame);
-    const struct row_result row = row_finish(sums.others, e, x_y, sums.frame);
+    const double z = (double)x_y - (double)sums.frame.ref;
+    const double e = sums.frame.cut == XENT_NEAR_CUT ? near_e : row_exponential(z, sums.frame.cut);
+    const struct row_result row = row_finish(sums.others, e, z);
     *lse = f64_to_f32((double)sums.frame.ref + row.log_sum);
     if (grad) {
         scale_row(x, grad, classes, sums, grad_scale / row.sum);
@@ -490,7 +491,7 @@ static void softmax(const struct xent_job *job, size_t first, size_t last)
         const struct summed row =
             out ? sum_row(x, out, false, job->classes, SIZE_MAX) : sum_row(x, NULL, true, job->classes, SIZE_MAX);
         if (job->lse)
-            job->lse[i] = row.finite ? f64_to_f32((double)row.frame.ref + (f64_log(row.others) - XENT_LN_K)) : NAN;
+            job->lse[i] = row.finite ? f64_to_f32((double)row.frame.ref + row_finish(row.others, 0, 0).log_sum) : NAN;
         if (out && row.finite)
             scale_row(x, out, job->classes, row, 1 / row.others);
         else if (out)
@@ -519,7 +520,9 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
             fill(out, job->classes, NAN);
             continue;
         }
-        const struct row_result row = row_finish(sums.others, row_exponential(x[y], sums.frame), x[y], sums.frame);
+        const double target_z = (double)x[y] - (double)sums.frame.ref;
+        const struct row_result row =
+            row_finish(sums.others, row_exponential(target_z, sums.frame.cut), target_z);
         const float hi = (float)row.log_sum;
         const float lo = (float)(row.log_sum - (double)hi);
         for (size_t j = 0; j < job->classes; j += VW) {

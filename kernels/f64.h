@@ -2,7 +2,8 @@
  * Double-precision exp and log for the few operations a row needs, built from + - * / alone.
  *
  * Bits are the contract, and the libm of two systems differs in the last of them; these do not. Relative errors are
- * below 2^-50, which is nothing beside the 2^-24 that their results are rounded to.
+ * below 2^-50, which is nothing beside the 2^-24 that their results are rounded to. There are no branches and no
+ * conversions to integers, so that a compiler can make a loop over rows into vector instructions.
  */
 #ifndef XENT_KERNELS_F64_H
 #define XENT_KERNELS_F64_H
@@ -55,35 +56,31 @@ static inline float f32_pow2(int n)
     return f32_from_bits((uint32_t)(n + 127) << 23);
 }
 
-/* The exponent of a normal v > 0: v = 2^result * [1, 2). */
-static inline int f64_exponent(double v)
-{
-    return (int)(f64_bits(v) >> 52) - 1023;
-}
-
 /* v rounded once to float, gradually below FLT_MIN whatever the caller's flush-to-zero bit says. */
 static inline float f64_to_f32(double v)
 {
-    double a = v < 0 ? -v : v;
-    if (!(a < 0x1p-126))
-        return (float)v;
+    const double a = v < 0 ? -v : v;
     const double units = a * 0x1p149 + 0x1p52; /* rounds to a whole number of 2^-149 */
-    return f32_from_bits((uint32_t)(f64_bits(units) & 0x1ffffff) | (v < 0 ? 0x80000000u : 0));
+    const float tiny = f32_from_bits((uint32_t)(f64_bits(units) & 0x1ffffff) | (v < 0 ? 0x80000000u : 0));
+    return a < 0x1p-126 ? tiny : (float)v;
 }
+
+#define F64_LN2_HI 0x1.62e42feep-1 /* 32 bits: exact when multiplied by an exponent */
+#define F64_LN2_LO 0x1.a39ef35793c76p-33
 
 /* exp(z) for |z| <= 700: z = n ln2 + r, Taylor to r^13 / 13! < 2^-52. */
 static inline double f64_exp(double z)
 {
-    const double ln2_hi = 0x1.62e42feep-1, ln2_lo = 0x1.a39ef35793c76p-33, log2e = 0x1.71547652b82fep+0;
-    const double n = (z * log2e + 0x1.8p52) - 0x1.8p52;
-    const double r = (z - n * ln2_hi) - n * ln2_lo;
+    const double shifted = z * 0x1.71547652b82fep+0 + 0x1.8p52; /* n, in the low bits */
+    const double n = shifted - 0x1.8p52;
+    const double r = (z - n * F64_LN2_HI) - n * F64_LN2_LO;
     const double r2 = r * r, r4 = r2 * r2;
     const double p01 = 1.0 + r, p23 = 1.0 / 2 + r * (1.0 / 6);
     const double p45 = 1.0 / 24 + r * (1.0 / 120), p67 = 1.0 / 720 + r * (1.0 / 5040);
     const double p89 = 1.0 / 40320 + r * (1.0 / 362880), pab = 1.0 / 3628800 + r * (1.0 / 39916800);
     const double pc = 1.0 / 479001600;
     const double low = p01 + r2 * p23, mid = p45 + r2 * p67, high = (p89 + r2 * pab) + r4 * pc;
-    return (low + r4 * (mid + r4 * high)) * f64_pow2((int)n);
+    return (low + r4 * (mid + r4 * high)) * f64_from_bits((f64_bits(shifted) + 1023) << 52);
 }
 
 /* 2 atanh(f) = log((1 + f) / (1 - f)) for |f| <= 0.1716: the series to f^21. */
@@ -96,15 +93,18 @@ static inline double f64_2atanh(double f)
     return 2 * f + f * (w * ((p01 + w2 * p23) + w4 * ((p45 + w2 * p67) + w4 * p89)));
 }
 
-/* log(s) for a normal s > 0: s = 2^n * m with m in [0.7, 1.42), so that |f| <= 0.1716. */
-static inline double f64_log(double s)
+/* A normal s > 0 as 2^n * m with m in [0.7, 1.42), so that log(s) = n ln2 + 2 atanh((m - 1) / (m + 1)), |f| <= 0.1716. */
+struct f64_parts {
+    double n, m;
+};
+
+static inline struct f64_parts f64_split(double s)
 {
-    const double ln2_hi = 0x1.62e42feep-1, ln2_lo = 0x1.a39ef35793c76p-33;
-    const uint64_t shifted = f64_bits(s) - UINT64_C(0x3fe6a09e00000000); /* the bits of sqrt(1/2) */
-    const int n = (int)((int64_t)shifted >> 52);
-    const double m = f64_from_bits(f64_bits(s) - ((uint64_t)n << 52));
-    const double f = (m - 1) / (m + 1);
-    return n * ln2_hi + (f64_2atanh(f) + n * ln2_lo);
+    const uint64_t sqrt_half = UINT64_C(0x3fe6a09e00000000), exponent_one = UINT64_C(1023) << 52;
+    const uint64_t shifted = f64_bits(s) - sqrt_half + exponent_one;
+    const uint64_t significand = shifted & ((UINT64_C(1) << 52) - 1);
+    const double biased = f64_from_bits(shifted >> 52 | UINT64_C(0x4330000000000000)); /* 2^52 + 1023 + n */
+    return (struct f64_parts){biased - (0x1p52 + 1023), f64_from_bits(significand + sqrt_half)};
 }
 
 #endif

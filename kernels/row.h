@@ -43,26 +43,26 @@ struct row_result {
     double sum;     /* s */
 };
 
-/* e_y for the target's logit x. */
-static inline double row_exponential(float x, struct frame frame)
+/* e_y for a target whose logit lies z above the frame's ref. */
+static inline double row_exponential(double z, float cut)
 {
-    const double z = (double)x - (double)frame.ref;
-    return z > (double)frame.cut && z < (double)XENT_NEAR_MAX ? XENT_K * f64_exp(z) : 0;
+    const bool counts = z > (double)cut && z < (double)XENT_NEAR_MAX;
+    const double e = XENT_K * f64_exp(counts ? z : 0);
+    return counts ? e : 0;
 }
 
-/* others is s', the sum over every class but y; e is e_y and x the logit of y. */
-static inline struct row_result row_finish(double others, double e, float x, struct frame frame)
+/* others is s', the sum over every class but y; e is e_y, for a logit z above ref. */
+static inline struct row_result row_finish(double others, double e, double z)
 {
-    const double z = (double)x - (double)frame.ref;
-    struct row_result row = {.sum = others + e};
-    if (others < 0.4142 * e) {
-        row.loss = f64_2atanh(others / (others + 2 * e));
-        row.log_sum = z + row.loss;
-    } else {
-        row.log_sum = f64_log(row.sum) - XENT_LN_K;
-        row.loss = row.log_sum - z;
-    }
-    return row;
+    const double sum = others + e;
+    /* log1p(s'/e_y) or log(s): both are n ln2 + 2 atanh(f). */
+    const bool small = others < 0.4142 * e;
+    const struct f64_parts parts = f64_split(sum);
+    const double n = small ? 0 : parts.n;
+    const double f = (small ? others : parts.m - 1) / (small ? others + 2 * e : parts.m + 1);
+    const double log = n * F64_LN2_HI + (f64_2atanh(f) + n * F64_LN2_LO);
+    const double log_sum = small ? z + log : log - XENT_LN_K;
+    return (struct row_result){small ? log : log_sum - z, log_sum, sum};
 }
 
 /* A positive multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo,
@@ -74,12 +74,12 @@ struct multiplier {
 
 static inline struct multiplier row_multiplier(double v)
 {
-    const double rounded = f64_from_bits((f64_bits(v) + (UINT64_C(1) << 20)) & ~((UINT64_C(1) << 21) - 1));
-    const int exponent = f64_exponent(rounded);
-    const double significand = rounded * f64_pow2(-exponent);
+    const uint64_t rounded = (f64_bits(v) + (UINT64_C(1) << 20)) & ~((UINT64_C(1) << 21) - 1);
+    const uint64_t one = UINT64_C(1023) << 52, significand_bits = (UINT64_C(1) << 52) - 1;
+    const double significand = f64_from_bits((rounded & significand_bits) | one);
     const float hi = (float)significand;
     const float lo = (float)(significand - (double)hi);
-    return (struct multiplier){exponent, hi, lo};
+    return (struct multiplier){(int)(rounded >> 52) - 1023, hi, lo};
 }
 
 /* The target's gradient; +0 rather than -0 where nothing is left of it. */

@@ -116,7 +116,8 @@ static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
             if (row_is_finite(max)) {
                 const struct frame frame = row_frame(max);
                 const double others = sum_others(x, job->classes, y, frame);
-                const struct row_result row = row_finish(others, row_exponential(x[y], frame), x[y], frame);
+                const double z = (double)x[y] - (double)frame.ref;
+                const struct row_result row = row_finish(others, row_exponential(z, frame.cut), z);
                 xent_job_add_loss(job, i, row.loss);
                 loss = f64_to_f32(row.loss);
                 lse = f64_to_f32((double)frame.ref + row.log_sum);
@@ -148,7 +149,7 @@ static void softmax(const struct xent_job *job, size_t first, size_t last)
         if (row_is_finite(max)) {
             const struct frame frame = row_frame(max);
             const double sum = sum_others(x, job->classes, SIZE_MAX, frame);
-            lse = f64_to_f32((double)frame.ref + (f64_log(sum) - XENT_LN_K));
+            lse = f64_to_f32((double)frame.ref + row_finish(sum, 0, 0).log_sum);
             if (out)
                 scale_row(x, out, job->classes, frame, 1 / sum);
         } else if (out) {
@@ -173,7 +174,9 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         while (x[y] != max)
             ++y;
         const struct frame frame = row_frame(max);
-        const struct row_result row = row_finish(sum_others(x, job->classes, y, frame), row_exponential(max, frame), max, frame);
+        const double z = (double)max - (double)frame.ref;
+        const double others = sum_others(x, job->classes, y, frame);
+        const struct row_result row = row_finish(others, row_exponential(z, frame.cut), z);
         const float hi = (float)row.log_sum;
         const float lo = (float)(row.log_sum - (double)hi);
         for (size_t j = 0; j < job->classes; ++j)
