@@ -112,6 +112,21 @@ static ALWAYS_INLINE vi viset(int v)
     return _mm256_set1_epi32(v);
 }
 
+static ALWAYS_INLINE vi viload(const int32_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+static ALWAYS_INLINE void vistore(int32_t *p, vi w)
+{
+    _mm256_storeu_si256((__m256i *)p, w);
+}
+
+static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
+{
+    return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(w, _mm256_set1_epi32(c))), v);
+}
+
 static ALWAYS_INLINE vi viadd(vi a, vi b)
 {
     return _mm256_add_epi32(a, b);
@@ -169,6 +184,11 @@ static ALWAYS_INLINE void vd_add(vd *d, vf v)
     d->odd = _mm256_add_pd(d->odd, _mm256_castsi256_pd(odd));
 }
 
+static ALWAYS_INLINE vd vd_plus(vd a, vd b)
+{
+    return (vd){_mm256_add_pd(a.even, b.even), _mm256_add_pd(a.odd, b.odd)};
+}
+
 static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
 {
     const __m256d low = _mm256_unpacklo_pd(d->even, d->odd), high = _mm256_unpackhi_pd(d->even, d->odd);
@@ -187,19 +207,84 @@ static ALWAYS_INLINE double vd_fold(const vd sum[4])
     return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 
-static ALWAYS_INLINE __m256d pow2_pd(__m128i n)
+/* The double sums of lanes 0 to 3 and 4 to 7. */
+typedef struct {
+    __m256d low, high;
+} vw;
+
+static ALWAYS_INLINE vw vw_load(const double *lane)
 {
-    const __m256i biased = _mm256_add_epi64(_mm256_cvtepi32_epi64(n), _mm256_set1_epi64x(1023));
-    return _mm256_castsi256_pd(_mm256_slli_epi64(biased, 52));
+    return (vw){_mm256_loadu_pd(lane), _mm256_loadu_pd(lane + 4)};
 }
 
-static ALWAYS_INLINE void vd_add_wide(double *lane, vf f, vi n)
+static ALWAYS_INLINE void vw_store(double *lane, const vw *d)
+{
+    _mm256_storeu_pd(lane, d->low);
+    _mm256_storeu_pd(lane + 4, d->high);
+}
+
+/* The high half of a double 2^n is that of an integer. */
+static ALWAYS_INLINE __m256d pow2_pd(__m128i high_half)
+{
+    return _mm256_castsi256_pd(_mm256_slli_epi64(_mm256_cvtepu32_epi64(high_half), 32));
+}
+
+static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
 {
     const __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(f));
     const __m256d high = _mm256_cvtps_pd(_mm256_extractf128_ps(f, 1));
-    const __m256d low_power = pow2_pd(_mm256_castsi256_si128(n)), high_power = pow2_pd(_mm256_extracti128_si256(n, 1));
-    _mm256_storeu_pd(lane, _mm256_add_pd(_mm256_loadu_pd(lane), _mm256_mul_pd(low, low_power)));
-    _mm256_storeu_pd(lane + 4, _mm256_add_pd(_mm256_loadu_pd(lane + 4), _mm256_mul_pd(high, high_power)));
+    const vi power = _mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(1023)), 20);
+    d->low = _mm256_add_pd(d->low, _mm256_mul_pd(low, pow2_pd(_mm256_castsi256_si128(power))));
+    d->high = _mm256_add_pd(d->high, _mm256_mul_pd(high, pow2_pd(_mm256_extracti128_si256(power, 1))));
+}
+
+/* In each half of four registers, rows become columns and the other way round. */
+static ALWAYS_INLINE void transpose4(vf v[4])
+{
+    const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1])), b = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
+    const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3])), d = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
+    v[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
+    v[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
+    v[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
+    v[3] = _mm256_castpd_ps(_mm256_unpackhi_pd(b, d));
+}
+
+static ALWAYS_INLINE __m128 load4(const float *p, size_t count)
+{
+    return count == 4 ? _mm_loadu_ps(p) : _mm_maskload_ps(p, _mm256_castsi256_si128(first_lanes(count)));
+}
+
+static ALWAYS_INLINE void store4(float *p, size_t count, __m128 v)
+{
+    if (count == 4) {
+        _mm_storeu_ps(p, v);
+        return;
+    }
+    if (count & 2) {
+        _mm_storel_pi((__m64 *)p, v);
+        v = _mm_movehl_ps(v, v);
+    }
+    if (count & 1)
+        _mm_store_ss(p + (count & 2), v);
+}
+
+static ALWAYS_INLINE void vload_columns(const float *const *x, size_t j, size_t count, vf column[4])
+{
+    for (int i = 0; i < 4; ++i) {
+        const __m256 low = _mm256_castps128_ps256(load4(x[i] + j, count));
+        column[i] = _mm256_insertf128_ps(low, load4(x[i + 4] + j, count), 1);
+    }
+    transpose4(column);
+}
+
+static ALWAYS_INLINE void vstore_columns(float *const *x, size_t j, size_t count, const vf column[4])
+{
+    vf v[4] = {column[0], column[1], column[2], column[3]};
+    transpose4(v);
+    for (int i = 0; i < 4; ++i) {
+        store4(x[i] + j, count, _mm256_castps256_ps128(v[i]));
+        store4(x[i + 4] + j, count, _mm256_extractf128_ps(v[i], 1));
+    }
 }
 
 typedef vf sf;
@@ -214,4 +299,7 @@ typedef vf sf;
 extern const struct xent_kernel XENT_KERNEL(avx2);
 const struct xent_kernel XENT_KERNEL(avx2) = {
     "avx2", XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA, cross_entropy, softmax, log_softmax,
+    sum_part,
+    sum_part_far,
+    scale_part,
 };

@@ -109,6 +109,21 @@ static ALWAYS_INLINE vi viset(int v)
     return _mm512_set1_epi32(v);
 }
 
+static ALWAYS_INLINE vi viload(const int32_t *p)
+{
+    return _mm512_loadu_si512(p);
+}
+
+static ALWAYS_INLINE void vistore(int32_t *p, vi w)
+{
+    _mm512_storeu_si512(p, w);
+}
+
+static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
+{
+    return _mm512_maskz_mov_ps(_mm512_cmpneq_epi32_mask(w, _mm512_set1_epi32(c)), v);
+}
+
 static ALWAYS_INLINE vi viadd(vi a, vi b)
 {
     return _mm512_add_epi32(a, b);
@@ -162,6 +177,11 @@ static ALWAYS_INLINE void vd_add(vd *d, vf v)
     d->odd = _mm512_add_pd(d->odd, _mm512_castsi512_pd(odd));
 }
 
+static ALWAYS_INLINE vd vd_plus(vd a, vd b)
+{
+    return (vd){_mm512_add_pd(a.even, b.even), _mm512_add_pd(a.odd, b.odd)};
+}
+
 static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
 {
     const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
@@ -180,19 +200,90 @@ static ALWAYS_INLINE double vd_fold(const vd sum[2])
     return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
 }
 
-static ALWAYS_INLINE __m512d pow2_pd(__m256i n)
+/* The double sums of lanes 0 to 7 and 8 to 15. */
+typedef struct {
+    __m512d low, high;
+} vw;
+
+static ALWAYS_INLINE vw vw_load(const double *lane)
 {
-    const __m512i biased = _mm512_add_epi64(_mm512_cvtepi32_epi64(n), _mm512_set1_epi64(1023));
-    return _mm512_castsi512_pd(_mm512_slli_epi64(biased, 52));
+    return (vw){_mm512_loadu_pd(lane), _mm512_loadu_pd(lane + 8)};
 }
 
-static ALWAYS_INLINE void vd_add_wide(double *lane, vf f, vi n)
+static ALWAYS_INLINE void vw_store(double *lane, const vw *d)
+{
+    _mm512_storeu_pd(lane, d->low);
+    _mm512_storeu_pd(lane + 8, d->high);
+}
+
+/* The high half of a double 2^n is that of an integer. */
+static ALWAYS_INLINE __m512d pow2_pd(__m256i high_half)
+{
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_cvtepu32_epi64(high_half), 32));
+}
+
+static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
 {
     const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(f));
     const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(f, 1));
-    const __m512d low_power = pow2_pd(_mm512_castsi512_si256(n)), high_power = pow2_pd(_mm512_extracti32x8_epi32(n, 1));
-    _mm512_storeu_pd(lane, _mm512_add_pd(_mm512_loadu_pd(lane), _mm512_mul_pd(low, low_power)));
-    _mm512_storeu_pd(lane + 8, _mm512_add_pd(_mm512_loadu_pd(lane + 8), _mm512_mul_pd(high, high_power)));
+    const vi power = _mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(1023)), 20);
+    d->low = _mm512_add_pd(d->low, _mm512_mul_pd(low, pow2_pd(_mm512_castsi512_si256(power))));
+    d->high = _mm512_add_pd(d->high, _mm512_mul_pd(high, pow2_pd(_mm512_extracti32x8_epi32(power, 1))));
+}
+
+/* Up to four classes of a row. */
+static ALWAYS_INLINE __m128 load4(const float *p, size_t count)
+{
+    return count == 4 ? _mm_loadu_ps(p) : _mm_maskz_loadu_ps((__mmask8)((1u << count) - 1), p);
+}
+
+/* Not by a masked store: gcc joins it with the extraction before it, and that instruction touches all four. */
+static ALWAYS_INLINE void store4(float *p, size_t count, __m128 v)
+{
+    if (count == 4) {
+        _mm_storeu_ps(p, v);
+        return;
+    }
+    if (count & 2) {
+        _mm_storel_pi((__m64 *)p, v);
+        v = _mm_movehl_ps(v, v);
+    }
+    if (count & 1)
+        _mm_store_ss(p + (count & 2), v);
+}
+
+/* In each quarter of four registers, rows become columns and the other way round. */
+static ALWAYS_INLINE void transpose4(vf v[4])
+{
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1])), b = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3])), d = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
+    v[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
+    v[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
+    v[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
+    v[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
+}
+
+static ALWAYS_INLINE void vload_columns(const float *const *x, size_t j, size_t count, vf column[4])
+{
+    for (int i = 0; i < 4; ++i) {
+        vf rows = _mm512_castps128_ps512(load4(x[i] + j, count));
+        rows = _mm512_insertf32x4(rows, load4(x[i + 4] + j, count), 1);
+        rows = _mm512_insertf32x4(rows, load4(x[i + 8] + j, count), 2);
+        column[i] = _mm512_insertf32x4(rows, load4(x[i + 12] + j, count), 3);
+    }
+    transpose4(column);
+}
+
+static ALWAYS_INLINE void vstore_columns(float *const *x, size_t j, size_t count, const vf column[4])
+{
+    vf v[4] = {column[0], column[1], column[2], column[3]};
+    transpose4(v);
+    for (int i = 0; i < 4; ++i) {
+        store4(x[i] + j, count, _mm512_castps512_ps128(v[i]));
+        store4(x[i + 4] + j, count, _mm512_extractf32x4_ps(v[i], 1));
+        store4(x[i + 8] + j, count, _mm512_extractf32x4_ps(v[i], 2));
+        store4(x[i + 12] + j, count, _mm512_extractf32x4_ps(v[i], 3));
+    }
 }
 
 /* The second pass goes by half registers: two 32-byte stores a cycle are easier to have than one of 64. */
@@ -233,4 +324,7 @@ const struct xent_kernel XENT_KERNEL(avx512) = {
     cross_entropy,
     softmax,
     log_softmax,
+    sum_part,
+    sum_part_far,
+    scale_part,
 };

@@ -10,7 +10,8 @@
 
 enum {
     XENT_LANES = 32,  /* class j is added to lane j mod 32 */
-    XENT_CHUNK = 8192 /* the lanes are folded, and start again from zero, every so many classes */
+    XENT_CHUNK = 8192, /* the lanes are folded, and start again from zero, every so many classes, or twice, 4 times ... */
+    XENT_CHUNKS = 256  /* as many, so that a row has at most this number of chunks */
 };
 
 /*

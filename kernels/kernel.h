@@ -7,6 +7,9 @@
 #ifndef XENT_KERNELS_KERNEL_H
 #define XENT_KERNELS_KERNEL_H
 
+#include "kernels/row.h"
+
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -60,6 +63,23 @@ static inline int64_t xent_job_target(const struct xent_job *job, size_t row)
     return job->targets32 ? job->targets32[row] : job->targets64[row];
 }
 
+/* The classes of a row's chunk: a power of two. */
+static inline size_t xent_chunk(size_t classes)
+{
+    size_t chunk = XENT_CHUNK;
+    while (chunk * XENT_CHUNKS < classes)
+        chunk *= 2;
+    return chunk;
+}
+
+/* What the first pass over one chunk of a row leaves. */
+struct xent_part {
+    double sum;         /* of the exponentials of all classes but the one to skip */
+    size_t zeros, kept; /* up to zeros exponentials are +0; those from there to kept are in the output row, if there is one */
+    float max;          /* the largest logit from kept on, leaving out any NaN; -INFINITY if there is none */
+    bool finite;        /* whether there is no NaN */
+};
+
 struct xent_kernel {
     const char *name;
     uint32_t needs; /* enum xent_cpu_feature bits */
@@ -72,6 +92,14 @@ struct xent_kernel {
 
     /* Rows [first, last): log-probabilities to out. */
     void (*log_softmax)(const struct xent_job *job, size_t first, size_t last);
+
+    /* For a row x that several tasks share, chunk by chunk: the first pass over classes [begin, end), whole chunks but for
+       the end of the row, as if the row were near; the same again for a row that has turned out far; and the second pass,
+       out_j = e_j v. out is NULL, x itself or disjoint. */
+    void (*sum_part)(const float *x, float *out, size_t begin, size_t end, size_t skip, struct xent_part *part);
+    void (*sum_part_far)(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part);
+    void (*scale_part)(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
+                       struct frame frame, double v);
 };
 
 /* Kernel sources name their one external symbol with this, so that it is the same everywhere. */

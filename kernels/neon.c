@@ -131,6 +131,21 @@ static ALWAYS_INLINE vi viset(int v)
     return vdupq_n_s32(v);
 }
 
+static ALWAYS_INLINE vi viload(const int32_t *p)
+{
+    return vld1q_s32(p);
+}
+
+static ALWAYS_INLINE void vistore(int32_t *p, vi w)
+{
+    vst1q_s32(p, w);
+}
+
+static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
+{
+    return keep_where(v, vmvnq_u32(vceqq_s32(w, vdupq_n_s32(c))));
+}
+
 static ALWAYS_INLINE vi viadd(vi a, vi b)
 {
     return vaddq_s32(a, b);
@@ -189,6 +204,11 @@ static ALWAYS_INLINE void vd_add(vd *d, vf v)
     d->high = vaddq_f64(d->high, vreinterpretq_f64_u64(high));
 }
 
+static ALWAYS_INLINE vd vd_plus(vd a, vd b)
+{
+    return (vd){vaddq_f64(a.low, b.low), vaddq_f64(a.high, b.high)};
+}
+
 static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
 {
     vst1q_f64(lane, d->low);
@@ -208,18 +228,56 @@ static ALWAYS_INLINE double vd_fold(const vd sum[8])
     return vgetq_lane_f64(two, 0) + vgetq_lane_f64(two, 1);
 }
 
+/* Any frame's sums need no other form. */
+typedef vd vw;
+
+static ALWAYS_INLINE vw vw_load(const double *lane)
+{
+    return (vw){vld1q_f64(lane), vld1q_f64(lane + 2)};
+}
+
+static ALWAYS_INLINE void vw_store(double *lane, const vw *d)
+{
+    vst1q_f64(lane, d->low);
+    vst1q_f64(lane + 2, d->high);
+}
+
 static ALWAYS_INLINE float64x2_t pow2_f64(int32x2_t n)
 {
     const int64x2_t biased = vaddq_s64(vmovl_s32(n), vdupq_n_s64(1023));
     return vreinterpretq_f64_s64(vshlq_n_s64(biased, 52));
 }
 
-static ALWAYS_INLINE void vd_add_wide(double *lane, vf f, vi n)
+static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
 {
-    const float64x2_t low = vmulq_f64(vcvt_f64_f32(vget_low_f32(f)), pow2_f64(vget_low_s32(n)));
-    const float64x2_t high = vmulq_f64(vcvt_f64_f32(vget_high_f32(f)), pow2_f64(vget_high_s32(n)));
-    vst1q_f64(lane, vaddq_f64(vld1q_f64(lane), low));
-    vst1q_f64(lane + 2, vaddq_f64(vld1q_f64(lane + 2), high));
+    d->low = vaddq_f64(d->low, vmulq_f64(vcvt_f64_f32(vget_low_f32(f)), pow2_f64(vget_low_s32(n))));
+    d->high = vaddq_f64(d->high, vmulq_f64(vcvt_f64_f32(vget_high_f32(f)), pow2_f64(vget_high_s32(n))));
+}
+
+/* Rows become columns and the other way round. */
+static ALWAYS_INLINE void transpose4(vf v[4])
+{
+    const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(v[0], v[1]));
+    const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(v[2], v[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(v[2], v[3]));
+    v[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
+    v[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
+    v[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
+    v[3] = vreinterpretq_f32_f64(vtrn2q_f64(b, d));
+}
+
+static ALWAYS_INLINE void vload_columns(const float *const *x, size_t j, size_t count, vf column[4])
+{
+    for (int i = 0; i < 4; ++i)
+        column[i] = vload_first(x[i] + j, count);
+    transpose4(column);
+}
+
+static ALWAYS_INLINE void vstore_columns(float *const *x, size_t j, size_t count, const vf column[4])
+{
+    vf v[4] = {column[0], column[1], column[2], column[3]};
+    transpose4(v);
+    for (int i = 0; i < 4; ++i)
+        vstore_first(x[i] + j, v[i], count);
 }
 
 typedef vf sf;
@@ -232,4 +290,4 @@ typedef vf sf;
 #include "kernels/algorithm.h"
 
 extern const struct xent_kernel XENT_KERNEL(neon);
-const struct xent_kernel XENT_KERNEL(neon) = {"neon", XENT_CPU_NEON, cross_entropy, softmax, log_softmax};
+const struct xent_kernel XENT_KERNEL(neon) = {"neon", XENT_CPU_NEON, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part};

@@ -21,6 +21,8 @@ struct frame {
     float cut; /* z <= cut: e = +0 */
 };
 
+static const struct frame near_frame = {0.0f, XENT_NEAR_CUT};
+
 /* A row with a maximum of NaN, +inf or -inf has no finite log-sum-exp, and no frame. */
 static inline bool row_is_finite(float max)
 {
@@ -34,7 +36,7 @@ static inline bool row_is_near(float max)
 
 static inline struct frame row_frame(float max)
 {
-    return row_is_near(max) ? (struct frame){0.0f, XENT_NEAR_CUT} : (struct frame){max, XENT_FAR_CUT};
+    return row_is_near(max) ? near_frame : (struct frame){max, XENT_FAR_CUT};
 }
 
 struct row_result {

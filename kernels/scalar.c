@@ -61,24 +61,28 @@ static float row_max(const float *x, size_t classes)
     return max;
 }
 
-/* Sum of all e_j but that of class skip, in the order of the contract. */
+/* The sum of a chunk's e_j but that of class skip, in the order of the contract. */
+static double sum_chunk(const float *x, size_t begin, size_t end, size_t skip, struct frame frame)
+{
+    double lane[XENT_LANES] = {0};
+    for (size_t j = begin; j < end; ++j) {
+        if (j == skip)
+            continue;
+        const struct scaled e = exponential(x[j], frame);
+        lane[j % XENT_LANES] += (double)e.f * f64_pow2(e.n);
+    }
+    for (int half = XENT_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
 static double sum_others(const float *x, size_t classes, size_t skip, struct frame frame)
 {
+    const size_t chunk = xent_chunk(classes);
     double total = 0;
-    for (size_t begin = 0; begin < classes; begin += XENT_CHUNK) {
-        const size_t end = classes - begin < XENT_CHUNK ? classes : begin + XENT_CHUNK;
-        double lane[XENT_LANES] = {0};
-        for (size_t j = begin; j < end; ++j) {
-            if (j == skip)
-                continue;
-            const struct scaled e = exponential(x[j], frame);
-            lane[j % XENT_LANES] += (double)e.f * f64_pow2(e.n);
-        }
-        for (int half = XENT_LANES / 2; half > 0; half /= 2)
-            for (int l = 0; l < half; ++l)
-                lane[l] += lane[l + half];
-        total += lane[0];
-    }
+    for (size_t begin = 0; begin < classes; begin += chunk)
+        total += sum_chunk(x, begin, classes - begin < chunk ? classes : begin + chunk, skip, frame);
     return total;
 }
 
@@ -185,5 +189,35 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
     }
 }
 
+/* Nothing is kept: exponentials are computed again for the second pass. */
+static void sum_part(const float *x, float *out, size_t begin, size_t end, size_t skip, struct xent_part *part)
+{
+    (void)out;
+    part->zeros = part->kept = begin;
+    part->max = -INFINITY;
+    part->finite = true;
+    part->sum = 0;
+    for (size_t j = begin; j < end; ++j) {
+        part->finite = part->finite && x[j] == x[j];
+        part->max = x[j] > part->max ? x[j] : part->max;
+    }
+    if (part->finite)
+        part->sum = sum_chunk(x, begin, end, skip, near_frame);
+}
+
+static void sum_part_far(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part)
+{
+    part->sum = part->finite ? sum_chunk(x, part->kept, end, skip, frame) : 0;
+}
+
+static void scale_part(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
+                       struct frame frame, double v)
+{
+    (void)part;
+    scale_row(x + begin, out + begin, end - begin, frame, v);
+}
+
 extern const struct xent_kernel XENT_KERNEL(scalar);
-const struct xent_kernel XENT_KERNEL(scalar) = {"scalar", 0, cross_entropy, softmax, log_softmax};
+const struct xent_kernel XENT_KERNEL(scalar) = {
+    "scalar", 0, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part,
+};

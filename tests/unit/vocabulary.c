@@ -95,11 +95,18 @@ START_TEST(integers)
         random_lanes(b);
         const vi wa = vbits(vload(a)), wb = vbits(vload(b));
         const int c = (int32_t)random32() >> random32() % 31;
+        int32_t words[VW], stored[VW];
+        for (int i = 0; i < VW; ++i)
+            words[i] = (int32_t)(random32() % 5) - 2;
+        vistore(stored, viload(words));
+        ck_assert_msg(memcmp(words, stored, sizeof words) == 0, "vistore of viload");
         CHECK("viset", vfrom_bits(viset(c)), f32_from_bits((uint32_t)c));
         CHECK("viadd", vfrom_bits(viadd(wa, wb)), f32_from_bits(f32_bits(a[i]) + f32_bits(b[i])));
         CHECK("visub", vfrom_bits(visub(wa, wb)), f32_from_bits(f32_bits(a[i]) - f32_bits(b[i])));
         CHECK("vishl", vfrom_bits(vishl(wa, 23)), f32_from_bits(f32_bits(a[i]) << 23));
         CHECK("visar", vfrom_bits(visar(wa, 3)), f32_from_bits((uint32_t)((int32_t)f32_bits(a[i]) >> 3)));
+        CHECK("vdrop_where", vdrop_where(vload(a), viload(words), words[round % VW]),
+              words[i] == words[round % VW] ? 0.0f : a[i]);
         CHECK("vkeep_int_ge", vkeep_int_ge(vload(b), wa, -126), (int32_t)f32_bits(a[i]) >= -126 ? b[i] : 0.0f);
         CHECK("vtable", vtable(table, vload(a)),
               f32_from_bits((uint32_t)table[f32_bits(a[i]) & 15] + (f32_bits(a[i]) << 19)));
@@ -131,6 +138,39 @@ START_TEST(partial_memory)
 }
 END_TEST
 
+/* Four classes of a vector's worth of rows, whose other elements neither are read nor written. */
+START_TEST(columns)
+{
+    for (size_t count = 1; count <= 4; ++count) {
+        for (size_t j = 0; j < 3; ++j) {
+            float in[VW][8], out[VW][8];
+            const float *from[VW];
+            float *to[VW];
+            for (int l = 0; l < VW; ++l) {
+                from[l] = in[l];
+                to[l] = out[l];
+                for (int i = 0; i < 8; ++i) {
+                    in[l][i] = random_float();
+                    out[l][i] = -7.0f;
+                }
+            }
+            vf column[4];
+            vload_columns(from, j, count, column);
+            for (size_t k = 0; k < 4; ++k) {
+                float want[VW];
+                for (int l = 0; l < VW; ++l)
+                    want[l] = k < count ? in[l][j + k] : 0.0f;
+                all_same("vload_columns", column[k], want);
+            }
+            vstore_columns(to, j, count, column);
+            for (int l = 0; l < VW; ++l)
+                for (size_t i = 0; i < 8; ++i)
+                    same("vstore_columns", l, out[l][i], i >= j && i < j + count ? in[l][i] : -7.0f);
+        }
+    }
+}
+END_TEST
+
 /* Sums are exact here (few bits, near exponents), so that only the lanes and the scale are tested. */
 START_TEST(double_sums)
 {
@@ -138,6 +178,7 @@ START_TEST(double_sums)
         vd sum;
         vd_zero(&sum);
         double want[VW] = {0}, wide[VW] = {0}, want_wide[VW] = {0}, got[VW];
+        vw wide_sum = vw_load(want);
         for (int k = 0; k < 5; ++k) {
             float e[VW];
             int32_t n[VW];
@@ -150,17 +191,25 @@ START_TEST(double_sums)
                 want_wide[i] += (double)e[i] * f64_pow2(n[i]);
             }
             vd_add(&sum, vload(e));
-            vd_add_wide(wide, vload(e), vbits(vload(n_bits)));
+            vw_add(&wide_sum, vload(e), vbits(vload(n_bits)));
         }
+        vw_store(wide, &wide_sum);
+        vd_get(&sum, got);
+        const vd twice = vd_plus(sum, sum);
+        vd_get(&twice, got);
+        for (int i = 0; i < VW; ++i)
+            ck_assert_msg(got[i] == 2 * want[i], "vd_plus lane %d: got %a, want %a", i, got[i], 2 * want[i]);
         vd_get(&sum, got);
         for (int i = 0; i < VW; ++i) {
             ck_assert_msg(got[i] == want[i], "vd_add lane %d: got %a, want %a", i, got[i], want[i]);
-            ck_assert_msg(wide[i] == want_wide[i], "vd_add_wide lane %d: got %a, want %a", i, wide[i], want_wide[i]);
+            ck_assert_msg(wide[i] == want_wide[i], "vw_add lane %d: got %a, want %a", i, wide[i], want_wide[i]);
         }
     }
     double lane[VW] = {0};
-    vd_add_wide(lane, vset(NAN), viset(0));
-    ck_assert_msg(lane[0] != lane[0], "vd_add_wide must let NaN through");
+    vw sum = vw_load(lane);
+    vw_add(&sum, vset(NAN), viset(0));
+    vw_store(lane, &sum);
+    ck_assert_msg(lane[0] != lane[0], "vw_add must let NaN through");
 }
 END_TEST
 
@@ -199,6 +248,7 @@ int main(void)
     tcase_add_test(tests, arithmetic_and_selection);
     tcase_add_test(tests, integers);
     tcase_add_test(tests, partial_memory);
+    tcase_add_test(tests, columns);
     tcase_add_test(tests, double_sums);
     tcase_add_test(tests, second_pass);
     return run_case("vocabulary", tests);

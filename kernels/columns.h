@@ -1,0 +1,148 @@
+/*
+ * Part of kernels/algorithm.h: rows of few classes, a vector's worth of them at once, one row in each lane.
+ *
+ * What is done to a row is the same, to the bit; only the place of its numbers differs. A column is one class of VW rows.
+ * Columns come and go four at a time, turned by vload_columns and vstore_columns.
+ */
+#ifndef XENT_KERNELS_COLUMNS_H
+#define XENT_KERNELS_COLUMNS_H
+
+enum { COLUMNS_MAX = 64 };
+
+/* The exponentials of a block of rows, but those of the targets, which are 0: f 2^n. */
+struct columns {
+    float f[COLUMNS_MAX][VW];
+    int32_t n[COLUMNS_MAX][VW]; /* not in use while all logits lie in the window and f is the exponential itself */
+};
+
+static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)
+{
+    return classes - j < 4 ? classes - j : 4;
+}
+
+/* The exponentials themselves. False if a logit does not lie in the window; then there are none. */
+static ALWAYS_INLINE bool columns_exp(const float *const *x, size_t classes, const int32_t *y, struct columns *c)
+{
+    const vi target = viload(y);
+    vi stray = viset(0);
+    for (size_t j = 0; j < classes; j += 4) {
+        vf z[4], t[4], r[4], e[4];
+        vload_columns(x, j, columns_left(classes, j), z);
+        for (int i = 0; i < 4; ++i)
+            t[i] = exp_round(z[i]);
+        stray = vior(stray, vior(vstray(t[0], t[1], rounder_bits), vstray(t[2], t[3], rounder_bits)));
+        for (int i = 0; i < 4; ++i)
+            r[i] = exp_reduce(z[i], t[i]);
+        for (int i = 0; i < 4; ++i)
+            e[i] = exp_polynomial(vtable(table, t[i]), r[i]);
+        for (int i = 0; i < 4; ++i)
+            vstore(c->f[j + (size_t)i], vdrop_where(e[i], target, (int)j + i));
+    }
+    return !vany(stray, ~(WINDOW_SIZE - 1));
+}
+
+/* What lane l of a row comes to, in all rows: the column l, and the one 32 further on. */
+static ALWAYS_INLINE vd columns_lane(const struct columns *c, size_t classes, size_t l)
+{
+    vd lane;
+    vd_zero(&lane);
+    if (l < classes)
+        vd_add(&lane, vload(c->f[l]));
+    if (l + XENT_LANES < classes)
+        vd_add(&lane, vload(c->f[l + XENT_LANES]));
+    return lane;
+}
+
+/* The sums, folded as ever: lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1. */
+static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, double *others)
+{
+    vd sum[8];
+    for (size_t l = 0; l < 8; ++l) {
+        sum[l] = columns_lane(c, classes, l);
+        if (l + 16 < classes)
+            sum[l] = vd_plus(sum[l], columns_lane(c, classes, l + 16));
+        if (l + 8 < classes) {
+            vd half = columns_lane(c, classes, l + 8);
+            if (l + 24 < classes)
+                half = vd_plus(half, columns_lane(c, classes, l + 24));
+            sum[l] = vd_plus(sum[l], half);
+        }
+    }
+    for (int half = 4; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l)
+            sum[l] = vd_plus(sum[l], sum[l + half]);
+    vd_get(&sum[0], others);
+    for (int i = 0; i < VW; ++i)
+        others[i] *= 0x1p896;
+}
+
+/* g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi and lo have the power of two in them. */
+static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t classes, const float *hi, const float *lo,
+                                        float *const *out)
+{
+    const vf vhi = vload(hi), vlo = vload(lo);
+    for (size_t j = 0; j < classes; j += 4) {
+        vf g[4];
+        for (size_t i = 0; i < 4; ++i) {
+            const vf e = vload(c->f[j + i]);
+            g[i] = vfma(e, vhi, vmul(e, vlo));
+        }
+        vstore_columns(out, j, columns_left(classes, j), g);
+    }
+}
+
+/* The largest logit of each row, leaving out any NaN. */
+static void columns_max(const float *const *x, size_t classes, float *max)
+{
+    vf largest = vset(-INFINITY);
+    for (size_t j = 0; j < classes; j += 4) {
+        vf z[4];
+        vload_columns(x, j, columns_left(classes, j), z);
+        for (size_t i = 0; i < columns_left(classes, j); ++i)
+            largest = vmax(z[i], largest);
+    }
+    vstore(max, largest);
+}
+
+/* Exponentials in any frame. */
+static void columns_exp_wide(const float *const *x, size_t classes, const int32_t *y, const float *ref, const float *cut,
+                             struct columns *c)
+{
+    const vi target = viload(y);
+    for (size_t j = 0; j < classes; j += 4) {
+        vf z[4];
+        vload_columns(x, j, columns_left(classes, j), z);
+        for (int i = 0; i < 4; ++i) {
+            vi n;
+            const vf f = exp_wide(z[i], vload(ref), vload(cut), &n);
+            vstore(c->f[j + (size_t)i], vdrop_where(f, target, (int)j + i));
+            vistore(c->n[j + (size_t)i], n);
+        }
+    }
+}
+
+static void columns_sum_wide(const struct columns *c, size_t classes, double *others)
+{
+    double lane[XENT_LANES][VW] = {0};
+    for (size_t j = 0; j < classes; ++j)
+        for (int i = 0; i < VW; ++i)
+            lane[j % XENT_LANES][i] += (double)c->f[j][i] * f64_pow2(c->n[j][i]);
+    for (int half = XENT_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l)
+            for (int i = 0; i < VW; ++i)
+                lane[l][i] += lane[l + half][i];
+    memcpy(others, lane[0], sizeof lane[0]);
+}
+
+static void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *exponent, const float *hi,
+                               const float *lo, float *const *out)
+{
+    for (size_t j = 0; j < classes; j += 4) {
+        vf g[4];
+        for (size_t i = 0; i < 4; ++i)
+            g[i] = multiply_wide(vload(c->f[j + i]), viload(c->n[j + i]), viload(exponent), vload(hi), vload(lo));
+        vstore_columns(out, j, columns_left(classes, j), g);
+    }
+}
+
+#endif

@@ -1,0 +1,84 @@
+/* Part of kernels/algorithm.h: the second pass over a row, from exponentials to gradients or probabilities. */
+#ifndef XENT_KERNELS_ROW_SCALE_H
+#define XENT_KERNELS_ROW_SCALE_H
+
+/* e (hi + lo) for exponentials e in the window and a multiplier that keeps every product and correction normal. */
+static ALWAYS_INLINE void scale_plain(float *out, size_t count, float hi, float lo)
+{
+    size_t j = 0;
+    for (; j + SW <= count; j += SW) {
+        const sf e = sload(out + j);
+        sstore(out + j, sfma(e, sset(hi), smul(e, sset(lo))));
+    }
+    for (; j < count; j += VW) {
+        const vf e = load_left(out + j, count - j);
+        store_left(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), count - j);
+    }
+}
+
+/* q (hi + lo) 2^-64: the general form, for q 2^64 too large so that everything but the result is normal. */
+static ALWAYS_INLINE vf multiply(vf q, vf hi, vf lo)
+{
+    return vmul(vfma(q, hi, vmul(q, lo)), vset(f32_pow2(-XENT_BIAS)));
+}
+
+/* The same for f 2^n and a multiplier 2^exponent (hi + lo). */
+static ALWAYS_INLINE vf multiply_wide(vf f, vi n, vi exponent, vf hi, vf lo)
+{
+    const vi power = viadd(viadd(n, exponent), viset(XENT_BIAS));
+    const vf q = vmul(f, vfrom_bits(vishl(viadd(power, viset(127)), 23)));
+    return multiply(vkeep_int_ge(q, power, -126), hi, lo);
+}
+
+/* Whether window exponentials can be multiplied as they are. */
+static ALWAYS_INLINE bool is_plain(int exponent)
+{
+    return exponent >= -46 && exponent <= 40;
+}
+
+static void scale_kept(float *out, size_t count, struct multiplier m)
+{
+    /* In two exact steps, or else to nothing: a window's exponential is below 2^80. */
+    const int power = m.exponent < -250 ? -250 + XENT_BIAS : m.exponent + XENT_BIAS;
+    const vf first = vset(f32_pow2(power / 2)), second = vset(f32_pow2(power - power / 2));
+    for (size_t j = 0; j < count; j += VW) {
+        const vf q = vmul(vmul(load_left(out + j, count - j), first), second);
+        store_left(out + j, multiply(q, vset(m.hi), vset(m.lo)), count - j);
+    }
+}
+
+static void scale_wide(const float *x, float *out, size_t count, struct frame frame, struct multiplier m)
+{
+    for (size_t j = 0; j < count; j += VW) {
+        vi n;
+        const vf f = exp_wide(load_left(x + j, count - j), vset(frame.ref), vset(frame.cut), &n);
+        store_left(out + j, multiply_wide(f, n, viset(m.exponent), vset(m.hi), vset(m.lo)), count - j);
+    }
+}
+
+static void fill(float *out, size_t count, float value)
+{
+    for (size_t j = 0; j < count; j += VW)
+        store_left(out + j, vset(value), count - j);
+}
+
+/* Classes from begin to end of a row, times m: +0 before zeros, then what the first pass has kept in out, then the rest. */
+static ALWAYS_INLINE void scale_span(const float *x, float *out, size_t begin, size_t end, size_t zeros, size_t kept,
+                                     struct frame frame, struct multiplier m)
+{
+    fill(out + begin, zeros - begin, 0.0f);
+    if (is_plain(m.exponent))
+        scale_plain(out + zeros, kept - zeros, m.hi * f32_pow2(m.exponent), m.lo * f32_pow2(m.exponent));
+    else
+        scale_kept(out + zeros, kept - zeros, m);
+    if (kept < end)
+        scale_wide(x + kept, out + kept, end - kept, frame, m);
+}
+
+static void scale_part(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
+                       struct frame frame, double v)
+{
+    scale_span(x, out, begin, end, part->zeros, part->kept, frame, row_multiplier(v));
+}
+
+#endif
