@@ -91,19 +91,52 @@ static xent_status read_options(const xent_options *given, xent_options *options
     return XENT_OK;
 }
 
+/* How many rows of a block to keep, and whether any target is bad, in loops for the vectorizer: no way out, no mixed
+   widths. */
+static bool count_block32(const int32_t *targets, size_t count, int64_t ignore_index, size_t classes, size_t *kept)
+{
+    const bool ignores = ignore_index >= INT32_MIN && ignore_index <= INT32_MAX;
+    const int32_t ignore = ignores ? (int32_t)ignore_index : 0, always = !ignores;
+    const uint32_t bound = classes < INT32_MAX ? (uint32_t)classes : (uint32_t)INT32_MAX + 1;
+    int32_t here = 0, bad = 0;
+    for (size_t i = 0; i < count; ++i) {
+        const int32_t keep = always | (targets[i] != ignore);
+        here += keep;
+        bad |= keep & ((uint32_t)targets[i] >= bound);
+    }
+    *kept += (size_t)here;
+    return !bad;
+}
+
+static bool count_block64(const int64_t *targets, size_t count, int64_t ignore_index, size_t classes, size_t *kept)
+{
+    int64_t here = 0, bad = 0;
+    for (size_t i = 0; i < count; ++i) {
+        const int64_t keep = targets[i] != ignore_index;
+        here += keep;
+        bad |= keep & ((uint64_t)targets[i] >= classes);
+    }
+    *kept += (size_t)here;
+    return !bad;
+}
+
 /* Counts the rows to keep, or finds the first with a bad target. */
 static bool count_kept(const struct xent_job *job, size_t rows, size_t *kept, size_t *bad)
 {
+    enum { BLOCK = 1024 };
     *kept = 0;
-    for (size_t i = 0; i < rows; ++i) {
-        const int64_t target = xent_job_target(job, i);
-        if (target == job->ignore_index)
+    for (size_t first = 0; first < rows; first += BLOCK) {
+        const size_t count = rows - first < BLOCK ? rows - first : BLOCK;
+        const bool good = job->targets32
+                              ? count_block32(job->targets32 + first, count, job->ignore_index, job->classes, kept)
+                              : count_block64(job->targets64 + first, count, job->ignore_index, job->classes, kept);
+        if (good)
             continue;
-        if (target < 0 || (uint64_t)target >= job->classes) {
-            *bad = i;
-            return false;
+        for (*bad = first;; ++*bad) {
+            const int64_t target = xent_job_target(job, *bad);
+            if (target != job->ignore_index && (uint64_t)target >= job->classes)
+                return false;
         }
-        ++*kept;
     }
     return true;
 }

@@ -38,7 +38,7 @@
  *   bool vany(w, mask)                whether any lane of w & mask is not 0
  *   vd                                the double sums of VW neighbouring lanes
  *   void vd_zero(vd *)                all 0
- *   void vd_add(vd *, v)              adds 2^-896 v, for v = 0 or normal and positive: the lanes' bits moved to double
+ *   vd  vd_widen(v)                   2^-896 v, for v = 0 or normal and positive: the lanes' bits moved to double
  *   vd  vd_plus(a, b)                 the sums added
  *   void vd_get(const vd *, double *) the sums, in lane order
  *   double vd_fold(const vd *)        all 32 lanes as one: i + 16 to i, then i + 8, i + 4, i + 2, i + 1
@@ -64,6 +64,11 @@ static ALWAYS_INLINE void store_left(float *p, vf v, size_t left)
         vstore(p, v);
     else
         vstore_first(p, v, left);
+}
+
+static ALWAYS_INLINE void vd_add(vd *sum, vf v)
+{
+    *sum = vd_plus(*sum, vd_widen(v));
 }
 
 #include "kernels/exp.h"

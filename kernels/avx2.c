@@ -175,13 +175,12 @@ static ALWAYS_INLINE void vd_zero(vd *d)
     d->even = d->odd = _mm256_setzero_pd();
 }
 
-static ALWAYS_INLINE void vd_add(vd *d, vf v)
+static ALWAYS_INLINE vd vd_widen(vf v)
 {
     /* A multiplication moves the even lanes up and drops the odd ones in one operation. */
     const __m256i even = _mm256_mul_epu32(vbits(v), _mm256_set1_epi64x(1 << 29));
     const __m256i odd = _mm256_and_si256(_mm256_srli_epi64(vbits(v), 3), _mm256_set1_epi64x(-(1LL << 29)));
-    d->even = _mm256_add_pd(d->even, _mm256_castsi256_pd(even));
-    d->odd = _mm256_add_pd(d->odd, _mm256_castsi256_pd(odd));
+    return (vd){_mm256_castsi256_pd(even), _mm256_castsi256_pd(odd)};
 }
 
 static ALWAYS_INLINE vd vd_plus(vd a, vd b)

@@ -167,14 +167,13 @@ static ALWAYS_INLINE void vd_zero(vd *d)
     d->even = d->odd = _mm512_setzero_pd();
 }
 
-static ALWAYS_INLINE void vd_add(vd *d, vf v)
+static ALWAYS_INLINE vd vd_widen(vf v)
 {
     /* A multiplication moves the even lanes up and drops the odd ones in one operation; conversion (two, and a
        shuffle) was a fifth slower in all. */
     const __m512i even = _mm512_mul_epu32(vbits(v), _mm512_set1_epi64(1 << 29));
     const __m512i odd = _mm512_and_si512(_mm512_srli_epi64(vbits(v), 3), _mm512_set1_epi64(-(1LL << 29)));
-    d->even = _mm512_add_pd(d->even, _mm512_castsi512_pd(even));
-    d->odd = _mm512_add_pd(d->odd, _mm512_castsi512_pd(odd));
+    return (vd){_mm512_castsi512_pd(even), _mm512_castsi512_pd(odd)};
 }
 
 static ALWAYS_INLINE vd vd_plus(vd a, vd b)

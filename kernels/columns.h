@@ -7,7 +7,7 @@
 #ifndef XENT_KERNELS_COLUMNS_H
 #define XENT_KERNELS_COLUMNS_H
 
-enum { COLUMNS_MAX = 64 };
+enum { COLUMNS_MAX = 96 };
 
 /* The exponentials of a block of rows, but those of the targets, which are 0: f 2^n. */
 struct columns {
@@ -41,36 +41,33 @@ static ALWAYS_INLINE bool columns_exp(const float *const *x, size_t classes, con
     return !vany(stray, ~(WINDOW_SIZE - 1));
 }
 
-/* What lane l of a row comes to, in all rows: the column l, and the one 32 further on. */
+/* What lane l < classes of a row comes to, in all rows: classes l, l + 32, ... */
 static ALWAYS_INLINE vd columns_lane(const struct columns *c, size_t classes, size_t l)
 {
-    vd lane;
-    vd_zero(&lane);
-    if (l < classes)
-        vd_add(&lane, vload(c->f[l]));
-    if (l + XENT_LANES < classes)
-        vd_add(&lane, vload(c->f[l + XENT_LANES]));
+    vd lane = vd_widen(vload(c->f[l]));
+    for (size_t j = l + XENT_LANES; j < classes; j += XENT_LANES)
+        vd_add(&lane, vload(c->f[j]));
     return lane;
 }
 
-/* The sums, folded as ever: lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1. */
+/* The sums, folded as ever, lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1, where lanes without a class add nothing. */
 static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, double *others)
 {
     vd sum[8];
     for (size_t l = 0; l < 8; ++l) {
-        sum[l] = columns_lane(c, classes, l);
+        if (l < classes)
+            sum[l] = columns_lane(c, classes, l);
         if (l + 16 < classes)
             sum[l] = vd_plus(sum[l], columns_lane(c, classes, l + 16));
-        if (l + 8 < classes) {
-            vd half = columns_lane(c, classes, l + 8);
-            if (l + 24 < classes)
-                half = vd_plus(half, columns_lane(c, classes, l + 24));
-            sum[l] = vd_plus(sum[l], half);
-        }
+        if (l + 24 < classes)
+            sum[l] = vd_plus(sum[l], vd_plus(columns_lane(c, classes, l + 8), columns_lane(c, classes, l + 24)));
+        else if (l + 8 < classes)
+            sum[l] = vd_plus(sum[l], columns_lane(c, classes, l + 8));
     }
-    for (int half = 4; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l)
-            sum[l] = vd_plus(sum[l], sum[l + half]);
+    for (size_t half = 4; half > 0; half /= 2)
+        for (size_t l = 0; l < half; ++l)
+            if (l + half < classes)
+                sum[l] = vd_plus(sum[l], sum[l + half]);
     vd_get(&sum[0], others);
     for (int i = 0; i < VW; ++i)
         others[i] *= 0x1p896;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 /* What a kernel may need from the CPU and its operating system. dispatch/cpu.c finds them and names them. */
 enum xent_cpu_feature {

@@ -196,12 +196,11 @@ static ALWAYS_INLINE void vd_zero(vd *d)
     d->low = d->high = vdupq_n_f64(0);
 }
 
-static ALWAYS_INLINE void vd_add(vd *d, vf v)
+static ALWAYS_INLINE vd vd_widen(vf v)
 {
     const uint32x4_t bits = vreinterpretq_u32_f32(v);
     const uint64x2_t low = vshll_n_u32(vget_low_u32(bits), 29), high = vshll_n_u32(vget_high_u32(bits), 29);
-    d->low = vaddq_f64(d->low, vreinterpretq_f64_u64(low));
-    d->high = vaddq_f64(d->high, vreinterpretq_f64_u64(high));
+    return (vd){vreinterpretq_f64_u64(low), vreinterpretq_f64_u64(high)};
 }
 
 static ALWAYS_INLINE vd vd_plus(vd a, vd b)

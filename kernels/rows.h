@@ -12,6 +12,12 @@ enum {
     COLUMNS_ROWS = 3     /* fewer short rows than this are faster one by one */
 };
 
+/* Up to so many classes columns are faster than rows. */
+static ALWAYS_INLINE size_t columns_limit(bool output)
+{
+    return output ? 64 : COLUMNS_MAX;
+}
+
 /* Rows that are computed together. */
 struct batch {
     size_t count, classes;
@@ -22,11 +28,12 @@ struct batch {
     float x_y[BATCH];  /* its logit */
 
     double others[BATCH];
-    struct frame frame[BATCH];
+    float ref[BATCH], cut[BATCH]; /* the frame */
     bool finite[BATCH];
 
     double loss[BATCH], log_sum[BATCH];
-    struct multiplier multiplier[BATCH]; /* of the exponentials */
+    int32_t exponent[BATCH]; /* of the exponentials' multiplier, with hi and lo */
+    float hi[BATCH], lo[BATCH];
     float target_gradient[BATCH];
 };
 
@@ -35,8 +42,8 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, bool targets, 
 {
     double e[BATCH] = {0}, z[BATCH] = {0}, sum[BATCH], multiplier[BATCH];
     for (int i = 0; targets && i < count; ++i) {
-        z[i] = (double)b->x_y[i] - (double)b->frame[i].ref;
-        e[i] = row_exponential(z[i], b->frame[i].cut);
+        z[i] = (double)b->x_y[i] - (double)b->ref[i];
+        e[i] = row_exponential(z[i], b->cut[i]);
     }
     for (int i = 0; i < count; ++i) {
         const struct row_result row = row_finish(b->others[i], e[i], z[i]);
@@ -50,8 +57,12 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, bool targets, 
         multiplier[i] = grad_scale / sum[i];
     for (int i = 0; targets && i < count; ++i)
         b->target_gradient[i] = row_target_gradient(b->others[i], sum[i], grad_scale);
-    for (int i = 0; i < count; ++i)
-        b->multiplier[i] = row_multiplier(multiplier[i]);
+    for (int i = 0; i < count; ++i) {
+        const struct multiplier m = row_multiplier(multiplier[i]);
+        b->exponent[i] = m.exponent;
+        b->hi[i] = m.hi;
+        b->lo[i] = m.lo;
+    }
 }
 
 /* By constant numbers of rows: loops of known length become straight vector code. Rows that only fill up a vector get
@@ -62,7 +73,8 @@ static void finish_batch(struct batch *b, bool targets, double grad_scale)
     for (size_t i = b->count; i < count; ++i) {
         b->x_y[i] = 0;
         b->others[i] = 1;
-        b->frame[i] = near_frame;
+        b->ref[i] = near_frame.ref;
+        b->cut[i] = near_frame.cut;
     }
     if (count == 1)
         finish_rows(b, 1, targets, grad_scale);
@@ -74,15 +86,24 @@ static void finish_batch(struct batch *b, bool targets, double grad_scale)
 
 static void store_losses(const struct batch *b, const struct xent_job *job)
 {
-    for (size_t i = 0; i < b->count; ++i) {
-        const double loss = b->finite[i] ? b->loss[i] : (double)NAN;
-        const double lse = (double)b->frame[i].ref + b->log_sum[i];
-        xent_job_add_loss(job, b->row[i], loss);
-        if (job->loss)
-            job->loss[b->row[i]] = f64_to_f32(loss);
-        if (job->lse)
-            job->lse[b->row[i]] = b->finite[i] ? f64_to_f32(lse) : NAN;
+    if (job->sums) {
+        /* Rows of one group, mostly: an addition need not wait for the last one's store. */
+        size_t group = b->row[0] >> job->sums_shift;
+        double sum = job->sums[group];
+        for (size_t i = 0; i < b->count; ++i) {
+            if (b->row[i] >> job->sums_shift != group) {
+                job->sums[group] = sum;
+                group = b->row[i] >> job->sums_shift;
+                sum = job->sums[group];
+            }
+            sum += b->finite[i] ? b->loss[i] : (double)NAN;
+        }
+        job->sums[group] = sum;
     }
+    for (size_t i = 0; job->loss && i < b->count; ++i)
+        job->loss[b->row[i]] = b->finite[i] ? f64_to_f32(b->loss[i]) : NAN;
+    for (size_t i = 0; job->lse && i < b->count; ++i)
+        job->lse[b->row[i]] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
 }
 
 /* What a target's entry, or a row that is not finite, gets in place of the scaled exponentials. */
@@ -101,19 +122,10 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
 {
     size_t zeros[BATCH], kept[BATCH];
     for (size_t i = 0; i < b->count; ++i) {
-        struct pass pass = {b->x[i], b->out[i], (size_t)b->y[i], true};
-        struct summed row;
-        if (!pass.keep) {
-            pass.keep = NULL;
-            row = sum_row(pass, b->classes);
-        } else if (pass.keep == pass.x) {
-            row = sum_row(pass, b->classes);
-        } else {
-            pass.ahead = false;
-            row = sum_row(pass, b->classes);
-        }
+        const struct summed row = sum_row((struct pass){b->x[i], b->out[i], (size_t)b->y[i]}, b->classes);
         b->others[i] = row.others;
-        b->frame[i] = row.frame;
+        b->ref[i] = row.frame.ref;
+        b->cut[i] = row.frame.cut;
         b->finite[i] = row.finite;
         zeros[i] = row.zeros;
         kept[i] = row.kept;
@@ -122,83 +134,86 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     store_losses(b, job);
     if (!b->out[0])
         return;
-    for (size_t i = 0; i < b->count; ++i)
+    for (size_t i = 0; i < b->count; ++i) {
+        const struct frame frame = {b->ref[i], b->cut[i]};
+        const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
         if (b->finite[i])
-            scale_span(b->x[i], b->out[i], 0, b->classes, zeros[i], kept[i], b->frame[i], b->multiplier[i]);
+            scale_span(b->x[i], b->out[i], 0, b->classes, zeros[i], kept[i], frame, m);
+    }
     store_exceptions(b, targets);
 }
 
-/* Rows of few classes by columns. Everything is read before anything is written: rows that only pad the batch are the
+/* The sums of a block of rows from at on whose logits do not all lie in the window. */
+static void sum_block_wide(struct batch *b, int at, const int32_t *y, struct columns *c)
+{
+    float max[VW];
+    columns_max(b->x + at, b->classes, max);
+    for (int i = 0; i < VW; ++i) {
+        const struct frame frame = row_frame(max[i]);
+        b->ref[at + i] = frame.ref;
+        b->cut[at + i] = frame.cut;
+    }
+    columns_exp_wide(b->x + at, b->classes, y + at, b->ref + at, b->cut + at, c);
+    columns_sum_wide(c, b->classes, b->others + at);
+    for (int i = 0; i < VW; ++i) {
+        const double others = b->others[at + i];
+        b->finite[at + i] = row_is_finite(max[i]) && others == others && b->x_y[at + i] == b->x_y[at + i];
+    }
+}
+
+/* Rows of few classes by columns. Everything is read before anything is written: rows that only fill up a vector are the
    first one again. */
 static void run_columns(struct batch *b, const struct xent_job *job, bool targets, double grad_scale)
 {
     enum { BLOCKS = BATCH / VW };
     struct columns columns[BLOCKS];
-    bool in_window[BLOCKS];
-    int32_t y[BATCH], exponent[BATCH];
-    float ref[BATCH], cut[BATCH], hi[BATCH], lo[BATCH];
+    bool plain[BLOCKS];
+    int32_t y[BATCH];
     for (size_t i = b->count; i < BATCH; ++i) {
         b->x[i] = b->x[0];
         b->out[i] = b->out[0];
         b->y[i] = b->y[0];
         b->x_y[i] = b->x_y[0];
     }
-    for (int i = 0; i < BATCH; ++i)
+    /* Stores of four floats each, to lines that are not in the cache, would fill the store queue. */
+    const bool apart = b->out[0] && b->out[0] != b->x[0];
+    for (size_t i = 0; apart && b->classes >= 16 && i < b->count; ++i)
+        for (size_t j = 0; j < b->classes; j += 16)
+            __builtin_prefetch(b->out[i] + j, 1);
+    for (int i = 0; i < BATCH; ++i) {
         y[i] = (int32_t)b->y[i];
+        b->ref[i] = near_frame.ref;
+        b->cut[i] = near_frame.cut;
+        b->finite[i] = true;
+    }
     for (int k = 0; k < BLOCKS; ++k) {
-        const int at = k * VW;
-        in_window[k] = columns_exp(b->x + at, b->classes, y + at, &columns[k]);
-        if (in_window[k]) {
-            columns_sum(&columns[k], b->classes, b->others + at);
-            for (int i = at; i < at + VW; ++i) {
-                b->frame[i] = near_frame;
-                b->finite[i] = true;
-            }
-            continue;
-        }
-        columns_max(b->x + at, b->classes, ref + at);
-        for (int i = at; i < at + VW; ++i) {
-            b->finite[i] = row_is_finite(ref[i]);
-            b->frame[i] = row_frame(ref[i]);
-            ref[i] = b->frame[i].ref;
-            cut[i] = b->frame[i].cut;
-        }
-        columns_exp_wide(b->x + at, b->classes, y + at, ref + at, cut + at, &columns[k]);
-        columns_sum_wide(&columns[k], b->classes, b->others + at);
-        for (int i = at; i < at + VW; ++i)
-            b->finite[i] = b->finite[i] && b->others[i] == b->others[i] && b->x_y[i] == b->x_y[i];
+        plain[k] = columns_exp(b->x + k * VW, b->classes, y + k * VW, &columns[k]);
+        if (plain[k])
+            columns_sum(&columns[k], b->classes, b->others + k * VW);
+        else
+            sum_block_wide(b, k * VW, y, &columns[k]);
     }
     finish_rows(b, BATCH, targets, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
         return;
     for (int k = 0; k < BLOCKS; ++k) {
-        bool plain = in_window[k];
-        for (int i = k * VW; i < k * VW + VW; ++i) {
-            exponent[i] = b->multiplier[i].exponent;
-            hi[i] = b->multiplier[i].hi;
-            lo[i] = b->multiplier[i].lo;
-            plain = plain && is_plain(exponent[i]);
+        const bool in_window = plain[k];
+        for (int i = k * VW; i < k * VW + VW; ++i)
+            plain[k] = plain[k] && is_plain(b->exponent[i]);
+        for (int i = k * VW; plain[k] && i < k * VW + VW; ++i) {
+            b->hi[i] *= f32_pow2(b->exponent[i]);
+            b->lo[i] *= f32_pow2(b->exponent[i]);
         }
-        for (int i = k * VW; plain && i < k * VW + VW; ++i) {
-            hi[i] *= f32_pow2(exponent[i]);
-            lo[i] *= f32_pow2(exponent[i]);
-        }
-        if (in_window[k] && !plain) {
-            for (int i = k * VW; i < k * VW + VW; ++i) {
-                ref[i] = near_frame.ref;
-                cut[i] = near_frame.cut;
-            }
-            columns_exp_wide(b->x + k * VW, b->classes, y + k * VW, ref + k * VW, cut + k * VW, &columns[k]);
-            in_window[k] = false;
-        }
+        if (in_window && !plain[k])
+            columns_exp_wide(b->x + k * VW, b->classes, y + k * VW, b->ref + k * VW, b->cut + k * VW, &columns[k]);
     }
     for (int k = 0; k < BLOCKS; ++k) {
         const int at = k * VW;
-        if (in_window[k])
-            columns_scale(&columns[k], b->classes, hi + at, lo + at, b->out + at);
+        if (plain[k])
+            columns_scale(&columns[k], b->classes, b->hi + at, b->lo + at, b->out + at);
         else
-            columns_scale_wide(&columns[k], b->classes, exponent + at, hi + at, lo + at, b->out + at);
+            columns_scale_wide(&columns[k], b->classes, b->exponent + at, b->hi + at, b->lo + at, b->out + at);
     }
     store_exceptions(b, targets);
 }
@@ -213,31 +228,46 @@ static void ignore_row(const struct xent_job *job, size_t row)
         job->lse[row] = 0;
 }
 
+/* Takes up to limit rows from first on, but ignored ones, which are done with. Returns the first row that is left. */
+static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *job, size_t first, size_t last,
+                                       size_t limit, bool targets)
+{
+    size_t i = first;
+    size_t count = 0;
+    for (; i < last && count < limit; ++i) {
+        const int64_t target = targets ? xent_job_target(job, i) : -1;
+        if (targets && target == job->ignore_index) {
+            ignore_row(job, i);
+            continue;
+        }
+        b->row[count] = i;
+        b->x[count] = job->logits + i * job->logits_stride;
+        b->out[count] = job->out ? job->out + i * job->out_stride : NULL;
+        b->y[count] = target;
+        b->x_y[count] = targets ? b->x[count][target] : 0;
+        ++count;
+    }
+    b->count = count;
+    b->classes = job->classes;
+    return i;
+}
+
+/* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly
+   while the stores are on their way. */
 static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, bool targets,
                                    double grad_scale)
 {
     const size_t fitting = job->classes > 0 ? BATCH_LOGITS / job->classes : 1;
     const size_t limit = fitting < 1 ? 1 : fitting < BATCH ? fitting : BATCH;
-    struct batch b;
-    b.classes = job->classes;
-    for (size_t i = first; i < last;) {
-        for (b.count = 0; i < last && b.count < limit; ++i) {
-            const int64_t target = targets ? xent_job_target(job, i) : -1;
-            if (targets && target == job->ignore_index) {
-                ignore_row(job, i);
-                continue;
-            }
-            b.row[b.count] = i;
-            b.x[b.count] = job->logits + i * job->logits_stride;
-            b.out[b.count] = job->out ? job->out + i * job->out_stride : NULL;
-            b.y[b.count] = target;
-            b.x_y[b.count] = targets ? b.x[b.count][target] : 0;
-            ++b.count;
-        }
-        if (b.count >= COLUMNS_ROWS && b.classes <= COLUMNS_MAX)
-            run_columns(&b, job, targets, grad_scale);
-        else if (b.count > 0)
-            run_batch(&b, job, targets, grad_scale);
+    struct batch batches[2];
+    size_t next = fill_batch(&batches[0], job, first, last, limit, targets);
+    for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
+        struct batch *b = &batches[turn];
+        next = fill_batch(&batches[1 - turn], job, next, last, limit, targets);
+        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job->out != NULL))
+            run_columns(b, job, targets, grad_scale);
+        else
+            run_batch(b, job, targets, grad_scale);
     }
 }
 
@@ -267,7 +297,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = job->logits + i * job->logits_stride;
         float *out = job->out + i * job->out_stride;
         const size_t y = row_argmax(x, job->classes);
-        const struct summed sums = sum_row((struct pass){x, NULL, y, true}, job->classes);
+        const struct summed sums = sum_row((struct pass){x, NULL, y}, job->classes);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;
