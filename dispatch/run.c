@@ -4,12 +4,15 @@
  */
 #include "run.h"
 
+#include "split.h"
+
 #include <stdbool.h>
 
 enum {
     GROUPS = 256,         /* at most so many sums of losses */
     BATCH = 16,           /* kernels take short rows by so many at once */
     TASKS_PER_THREAD = 4, /* so that a slow thread does not leave the others waiting */
+    MOST_TASKS = 1 << 16,
     TASK_LOGITS = 16384   /* less work than so many logits is not worth a task */
 };
 
@@ -26,19 +29,42 @@ static void run_task(void *argument, size_t index)
     tasks->kernel->cross_entropy(tasks->job, first, left < tasks->rows_per_task ? tasks->rows : first + tasks->rows_per_task);
 }
 
-/* The rows of a task: whole batches and whole groups. */
-static size_t rows_per_task(size_t rows, size_t classes, unsigned shift, size_t threads)
+/* So many tasks are good for an executor. */
+static size_t wanted_tasks(const xent_executor *executor)
 {
-    const size_t tasks = threads > SIZE_MAX / TASKS_PER_THREAD ? SIZE_MAX : threads * TASKS_PER_THREAD;
-    const size_t group = (size_t)1 << shift;
-    size_t unit = group;
+    return executor->threads < MOST_TASKS / TASKS_PER_THREAD ? executor->threads * TASKS_PER_THREAD : MOST_TASKS;
+}
+
+/* The rows of a task: whole batches and whole groups. */
+static size_t rows_per_task(size_t rows, size_t classes, unsigned shift, size_t tasks)
+{
+    size_t unit = (size_t)1 << shift;
     if (unit < BATCH && classes < TASK_LOGITS / BATCH)
         unit = BATCH;
-    size_t least = TASK_LOGITS / classes + 1;
-    const size_t even = rows / tasks + (rows % tasks != 0);
-    if (least < even)
-        least = even;
+    const size_t worthwhile = TASK_LOGITS / classes + 1, even = (rows - 1) / tasks + 1;
+    const size_t least = worthwhile > even ? worthwhile : even;
     return (least + unit - 1) / unit * unit;
+}
+
+/* A few rows, each worth more than one task. */
+static bool is_split(size_t rows, size_t classes, const xent_executor *executor)
+{
+    return executor->threads > 1 && rows < wanted_tasks(executor) && classes > xent_chunk(classes);
+}
+
+static void run(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows, const xent_executor *executor)
+{
+    if (executor && is_split(rows, job->classes, executor)) {
+        xent_split_rows(kernel, job, rows, executor, wanted_tasks(executor));
+        return;
+    }
+    struct tasks tasks = {kernel, job, rows, rows};
+    if (executor)
+        tasks.rows_per_task = rows_per_task(rows, job->classes, job->sums_shift, wanted_tasks(executor));
+    if (tasks.rows_per_task < rows)
+        executor->parallel_for(executor->context, run_task, &tasks, (rows - 1) / tasks.rows_per_task + 1);
+    else
+        kernel->cross_entropy(job, 0, rows);
 }
 
 double xent_run_cross_entropy(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
@@ -50,13 +76,8 @@ double xent_run_cross_entropy(const struct xent_kernel *kernel, const struct xen
     with_sums.sums_shift = 0;
     while (rows > 0 && (rows - 1) >> with_sums.sums_shift >= GROUPS)
         ++with_sums.sums_shift;
-    struct tasks tasks = {kernel, &with_sums, rows, rows};
-    if (executor && rows > 0)
-        tasks.rows_per_task = rows_per_task(rows, job->classes, with_sums.sums_shift, executor->threads);
-    if (tasks.rows_per_task < rows)
-        executor->parallel_for(executor->context, run_task, &tasks, (rows - 1) / tasks.rows_per_task + 1);
-    else
-        kernel->cross_entropy(&with_sums, 0, rows);
+    if (rows > 0)
+        run(kernel, &with_sums, rows, executor);
     double sum = 0;
     for (size_t group = 0; group < GROUPS; ++group)
         sum += sums[group];

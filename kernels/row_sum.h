@@ -325,7 +325,11 @@ static void sum_part(const float *x, float *keep, size_t begin, size_t end, size
     part->zeros = begin;
     part->kept = sum_narrow(pass, begin, end, false, lanes, &mode);
     part->max = span_max(x, part->kept, end);
-    part->sum = part->kept < end ? sum_rest(pass, part->kept, end, lanes, near_frame) : vd_fold(lanes) * 0x1p896;
+    part->sum = 0;
+    if (part->kept == end)
+        part->sum = vd_fold(lanes) * 0x1p896;
+    else if (part->max < XENT_NEAR_MAX) /* else the row is far */
+        part->sum = sum_rest(pass, part->kept, end, lanes, near_frame);
     part->finite = sum_is_finite(pass, part->kept, end, part->sum);
 }
 

@@ -201,7 +201,7 @@ static void sum_part(const float *x, float *out, size_t begin, size_t end, size_
         part->finite = part->finite && x[j] == x[j];
         part->max = x[j] > part->max ? x[j] : part->max;
     }
-    if (part->finite)
+    if (part->finite && part->max < XENT_NEAR_MAX) /* else the row is far */
         part->sum = sum_chunk(x, begin, end, skip, near_frame);
 }
 

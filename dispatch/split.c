@@ -1,0 +1,155 @@
+/*
+ * A few rows of many classes on many threads: tasks take chunks of rows. A chunk's sum is the same whoever computes it,
+ * and chunks are added in order, so that the bits are those of one thread (docs/numerics.md, sections 3 and 5).
+ */
+#include "split.h"
+
+#include <math.h>
+
+enum {
+    WAVE_ROWS = 16, /* rows, and parts of rows, that are computed at once */
+    WAVE_PARTS = XENT_CHUNKS
+};
+
+struct shared_row {
+    size_t index;
+    const float *x;
+    float *out;
+    size_t y;
+    float x_y;
+    bool finite, far;
+    struct frame frame;
+    double multiplier; /* of the exponentials */
+};
+
+struct wave {
+    const struct xent_kernel *kernel;
+    size_t classes, chunk, parts_per_row;
+    size_t rows, parts_per_task;
+    struct shared_row row[WAVE_ROWS];
+    struct xent_part part[WAVE_PARTS];
+    void (*work)(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end);
+};
+
+static void sum(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
+{
+    wave->kernel->sum_part(row->x, row->out, begin, end, row->y, part);
+}
+
+static void sum_far(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
+{
+    (void)begin;
+    if (row->far && row->finite)
+        wave->kernel->sum_part_far(row->x, end, row->y, row->frame, part);
+}
+
+static void scale(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
+{
+    if (row->finite)
+        wave->kernel->scale_part(row->x, row->out, begin, end, part, row->frame, row->multiplier);
+    else
+        for (size_t j = begin; j < end; ++j)
+            row->out[j] = NAN;
+}
+
+static void wave_task(void *argument, size_t index)
+{
+    struct wave *wave = argument;
+    const size_t parts = wave->rows * wave->parts_per_row, first = index * wave->parts_per_task;
+    for (size_t p = first; p < parts && p < first + wave->parts_per_task; ++p) {
+        const size_t begin = p % wave->parts_per_row * wave->chunk;
+        const size_t end = wave->classes - begin < wave->chunk ? wave->classes : begin + wave->chunk;
+        wave->work(wave, &wave->row[p / wave->parts_per_row], &wave->part[p], begin, end);
+    }
+}
+
+static void on_all_parts(struct wave *wave, const xent_executor *executor,
+                         void (*work)(struct wave *, struct shared_row *, struct xent_part *, size_t, size_t))
+{
+    wave->work = work;
+    const size_t parts = wave->rows * wave->parts_per_row;
+    executor->parallel_for(executor->context, wave_task, wave, (parts - 1) / wave->parts_per_task + 1);
+}
+
+/* Whether a row is near or far, from its parts. Where anything was kept there is a logit in the window. */
+static void find_frame(const struct wave *wave, struct shared_row *row, const struct xent_part *part)
+{
+    float max = -INFINITY;
+    bool kept = false;
+    row->finite = true;
+    for (size_t p = 0; p < wave->parts_per_row; ++p) {
+        max = part[p].max > max ? part[p].max : max;
+        kept = kept || part[p].kept > part[p].zeros;
+        row->finite = row->finite && part[p].finite;
+    }
+    row->far = kept ? max >= XENT_NEAR_MAX : !row_is_near(max);
+    row->frame = row->far ? row_frame(max) : near_frame;
+    row->finite = row->finite && (!row->far || row_is_finite(max));
+}
+
+/* The row's results from its sums, but for the gradient. Returns the target's gradient. */
+static float finish(const struct wave *wave, const struct xent_job *job, struct shared_row *row,
+                    const struct xent_part *part)
+{
+    double others = 0;
+    for (size_t p = 0; p < wave->parts_per_row; ++p) {
+        others += part[p].sum;
+        row->finite = row->finite && part[p].finite;
+    }
+    const double z = (double)row->x_y - (double)row->frame.ref;
+    const struct row_result result = row_finish(others, row_exponential(z, row->frame.cut), z);
+    row->multiplier = job->grad_scale / result.sum;
+    const double loss = row->finite ? result.loss : (double)NAN;
+    xent_job_add_loss(job, row->index, loss);
+    if (job->loss)
+        job->loss[row->index] = row->finite ? f64_to_f32(loss) : NAN;
+    if (job->lse)
+        job->lse[row->index] = row->finite ? f64_to_f32((double)row->frame.ref + result.log_sum) : NAN;
+    return row_target_gradient(others, result.sum, job->grad_scale);
+}
+
+static void run_wave(struct wave *wave, const struct xent_job *job, const xent_executor *executor)
+{
+    float target_gradient[WAVE_ROWS];
+    on_all_parts(wave, executor, sum);
+    bool far = false;
+    for (size_t i = 0; i < wave->rows; ++i) {
+        find_frame(wave, &wave->row[i], &wave->part[i * wave->parts_per_row]);
+        far = far || (wave->row[i].far && wave->row[i].finite);
+    }
+    if (far)
+        on_all_parts(wave, executor, sum_far);
+    for (size_t i = 0; i < wave->rows; ++i)
+        target_gradient[i] = finish(wave, job, &wave->row[i], &wave->part[i * wave->parts_per_row]);
+    if (!job->out)
+        return;
+    on_all_parts(wave, executor, scale);
+    for (size_t i = 0; i < wave->rows; ++i)
+        if (wave->row[i].finite)
+            wave->row[i].out[wave->row[i].y] = target_gradient[i];
+}
+
+void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
+                     const xent_executor *executor, size_t tasks)
+{
+    struct wave wave = {.kernel = kernel, .classes = job->classes, .chunk = xent_chunk(job->classes)};
+    wave.parts_per_row = (job->classes - 1) / wave.chunk + 1;
+    const size_t fitting = WAVE_PARTS / wave.parts_per_row, limit = fitting < WAVE_ROWS ? fitting : WAVE_ROWS;
+    for (size_t i = 0; i < rows; ++i) {
+        if (xent_job_target(job, i) == job->ignore_index) {
+            kernel->cross_entropy(job, i, i + 1);
+        } else {
+            struct shared_row *row = &wave.row[wave.rows++];
+            row->index = i;
+            row->x = job->logits + i * job->logits_stride;
+            row->out = job->out ? job->out + i * job->out_stride : NULL;
+            row->y = (size_t)xent_job_target(job, i);
+            row->x_y = row->x[row->y];
+        }
+        if (wave.rows == limit || (wave.rows > 0 && i + 1 == rows)) {
+            wave.parts_per_task = (wave.rows * wave.parts_per_row - 1) / tasks + 1;
+            run_wave(&wave, job, executor);
+            wave.rows = 0;
+        }
+    }
+}
