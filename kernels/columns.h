@@ -20,21 +20,28 @@ static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)
     return classes - j < 4 ? classes - j : 4;
 }
 
-/* The exponentials themselves. False if a logit does not lie in the window; then there are none. */
-static ALWAYS_INLINE bool columns_exp(const float *const *x, size_t classes, const int32_t *y, struct columns *c)
+/* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one does
+   not lie in the window; then there are none. */
+static ALWAYS_INLINE bool columns_exp(const float *const *x, size_t classes, const int32_t *y, enum mode mode,
+                                      const float *ref, const float *cut, struct columns *c)
 {
     const vi target = viload(y);
+    const vf vref = vload(ref), vcut = vload(cut);
     vi stray = viset(0);
     for (size_t j = 0; j < classes; j += 4) {
         vf z[4], t[4], r[4], e[4];
         vload_columns(x, j, columns_left(classes, j), z);
-        for (int i = 0; i < 4; ++i)
-            t[i] = exp_round(z[i]);
+        for (size_t i = 0; i < 4; ++i) {
+            z[i] = measured(z[i], mode, vref);
+            if (mode != WINDOW && j + i >= classes)
+                z[i] = vset(0.0f); /* there is no class */
+            t[i] = exp_round(unmask(z[i], mode, vcut));
+        }
         stray = vior(stray, vior(vstray(t[0], t[1], rounder_bits), vstray(t[2], t[3], rounder_bits)));
         for (int i = 0; i < 4; ++i)
-            r[i] = exp_reduce(z[i], t[i]);
+            r[i] = exp_reduce(unmask(z[i], mode, vcut), t[i]);
         for (int i = 0; i < 4; ++i)
-            e[i] = exp_polynomial(vtable(table, t[i]), r[i]);
+            e[i] = remask(exp_polynomial(vtable(table, t[i]), r[i]), z[i], mode, vcut);
         for (int i = 0; i < 4; ++i)
             vstore(c->f[j + (size_t)i], vdrop_where(e[i], target, (int)j + i));
     }
@@ -120,12 +127,16 @@ static void columns_exp_wide(const float *const *x, size_t classes, const int32_
 
 static void columns_sum_wide(const struct columns *c, size_t classes, double *others)
 {
-    double lane[XENT_LANES][VW] = {0};
-    for (size_t j = 0; j < classes; ++j)
-        for (int i = 0; i < VW; ++i)
-            lane[j % XENT_LANES][i] += (double)c->f[j][i] * f64_pow2(c->n[j][i]);
-    for (int half = XENT_LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l)
+    double lane[XENT_LANES][VW];
+    for (size_t j = 0; j < classes; ++j) {
+        const double start = j < XENT_LANES ? 0 : 1;
+        for (int i = 0; i < VW; ++i) {
+            const double e = (double)c->f[j][i] * f64_pow2(c->n[j][i]);
+            lane[j % XENT_LANES][i] = start > 0 ? lane[j % XENT_LANES][i] + e : e;
+        }
+    }
+    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half && l + half < classes; ++l)
             for (int i = 0; i < VW; ++i)
                 lane[l][i] += lane[l + half][i];
     memcpy(others, lane[0], sizeof lane[0]);

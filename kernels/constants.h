@@ -46,7 +46,8 @@ enum {
 #define XENT_NEAR_CUT -512.0f
 #define XENT_FAR_CUT -192.0f
 
-/* Gradient entries are formed 2^64 too large, so that nothing but the result itself can be subnormal. */
-enum { XENT_BIAS = 64 };
+/* Gradient entries are formed 2^64 too large, so that nothing can be subnormal on the way; those with an exponent below
+   XENT_VANISHED are less than 2^-150 when done, and so nothing. */
+enum { XENT_BIAS = 64, XENT_VANISHED = -88 };
 
 #endif

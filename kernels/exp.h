@@ -43,26 +43,26 @@ static ALWAYS_INLINE vf exp_wide(vf x, vf ref, vf cut, vi *n)
     return vkeep_above(exp_polynomial(T, exp_reduce(z, t)), z, cut);
 }
 
-/* How logits are taken: as they are, while all lie in the window; with masked classes among them, at or below the cut of
-   a near row, whose exponential is +0; less the ref of a far row, with masked classes too; or any, without a window. */
-enum mode { WINDOW, MASKED, FAR, WIDE };
+/* How logits are taken: as they are, while all lie in the window; less the ref of a far row, in the same window; in either
+   way with masked classes among them, at or below the frame's cut, whose exponential is +0; or any, without a window. */
+enum mode { WINDOW, MASKED, FAR, FAR_MASKED, WIDE };
 
 /* What the window is about: the logits less the frame's ref. */
-static ALWAYS_INLINE vf measured(vf logits, enum mode mode, struct frame frame)
+static ALWAYS_INLINE vf measured(vf logits, enum mode mode, vf ref)
 {
-    return mode == FAR ? vsub(logits, vset(frame.ref)) : logits;
+    return mode == FAR || mode == FAR_MASKED ? vsub(logits, ref) : logits;
 }
 
 /* Masked ones become a 0 that lies in the window ... */
-static ALWAYS_INLINE vf unmask(vf z, enum mode mode, struct frame frame)
+static ALWAYS_INLINE vf unmask(vf z, enum mode mode, vf cut)
 {
-    return mode == WINDOW ? z : vkeep_above(z, z, vset(frame.cut));
+    return mode == MASKED || mode == FAR_MASKED ? vkeep_above(z, z, cut) : z;
 }
 
 /* ... and their exponentials +0. */
-static ALWAYS_INLINE vf remask(vf e, vf z, enum mode mode, struct frame frame)
+static ALWAYS_INLINE vf remask(vf e, vf z, enum mode mode, vf cut)
 {
-    return mode == WINDOW ? e : vkeep_above(e, z, vset(frame.cut));
+    return mode == MASKED || mode == FAR_MASKED ? vkeep_above(e, z, cut) : e;
 }
 
 #endif

@@ -87,7 +87,7 @@ static inline struct multiplier row_multiplier(double v)
 /* The target's gradient; +0 rather than -0 where nothing is left of it. */
 static inline float row_target_gradient(double others, double sum, double scale)
 {
-    return 0.0f - (float)(scale * (others / sum));
+    return f64_to_f32(0.0 - scale * (others / sum));
 }
 
 #endif

@@ -21,6 +21,7 @@ struct pass {
 static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, size_t end, vd *lanes, bool ahead,
                                              enum mode mode, struct frame frame)
 {
+    const vf ref = vset(frame.ref), cut = vset(frame.cut);
     vd sum[VECTORS];
     memcpy(sum, lanes, sizeof sum);
     size_t j = begin;
@@ -30,7 +31,7 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
             prefetch(x + PREFETCH + i);
         vf t[STEP / VW];
         for (int v = 0; v < STEP / VW; ++v)
-            t[v] = exp_round(unmask(measured(vload(x + v * VW), mode, frame), mode, frame));
+            t[v] = exp_round(unmask(measured(vload(x + v * VW), mode, ref), mode, cut));
         vi stray = vstray(t[0], t[1], rounder_bits);
         for (int v = 2; v < STEP / VW; v += 2)
             stray = vior(stray, vstray(t[v], t[v + 1], rounder_bits));
@@ -41,11 +42,11 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
         for (int v = 0; v < STEP / VW; v += 4) {
             vf z[4], r[4], e[4];
             for (int i = 0; i < 4; ++i) {
-                z[i] = measured(vload(x + (v + i) * VW), mode, frame);
-                r[i] = exp_reduce(unmask(z[i], mode, frame), t[v + i]);
+                z[i] = measured(vload(x + (v + i) * VW), mode, ref);
+                r[i] = exp_reduce(unmask(z[i], mode, cut), t[v + i]);
             }
             for (int i = 0; i < 4; ++i)
-                e[i] = remask(exp_polynomial(vtable(table, t[v + i]), r[i]), z[i], mode, frame);
+                e[i] = remask(exp_polynomial(vtable(table, t[v + i]), r[i]), z[i], mode, cut);
             for (int i = 0; i < 4; ++i)
                 vd_add(&sum[(v + i) % VECTORS], e[i]);
             for (int i = 0; i < 4; ++i)
@@ -91,17 +92,20 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
 static ALWAYS_INLINE bool sum_group(struct pass pass, size_t j, size_t count, vd *lanes, enum mode mode,
                                     struct frame frame)
 {
+    const vf ref = vset(frame.ref), cut = vset(frame.cut);
     vf e[VECTORS];
     for (size_t v = 0; v < VECTORS; ++v)
         e[v] = vset(0.0f);
     vi stray = viset(0);
     for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
         const size_t left = count - v * VW;
-        const vf z = measured(load_left(pass.x + j + v * VW, left), mode, frame);
-        const vf in_window = mode == FAR ? vkeep_first(unmask(z, mode, frame), left) : unmask(z, mode, frame);
+        vf z = measured(load_left(pass.x + j + v * VW, left), mode, ref);
+        if (mode == FAR || mode == FAR_MASKED)
+            z = vkeep_first(z, left); /* -ref where there is no class */
+        const vf in_window = unmask(z, mode, cut);
         const vf t = exp_round(in_window);
         stray = vior(stray, vstray(t, t, rounder_bits));
-        e[v] = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, mode, frame);
+        e[v] = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, mode, cut);
         e[v] = vkeep_first(e[v], left);
     }
     if (vany(stray, ~(WINDOW_SIZE - 1)))
@@ -142,13 +146,19 @@ static size_t sum_span_far(struct pass pass, size_t begin, size_t end, vd *lanes
     return sum_span(pass, begin, end, lanes, FAR, frame);
 }
 
+static size_t sum_span_far_masked(struct pass pass, size_t begin, size_t end, vd *lanes, struct frame frame)
+{
+    return sum_span(pass, begin, end, lanes, FAR_MASKED, frame);
+}
+
 /* Whether one of the first classes of a span lies well in the window. Then the row is near, unless far above. */
 static bool starts_in_window(const float *x, size_t begin, size_t end)
 {
-    for (size_t j = begin; j < end && j < begin + STEP; ++j)
-        if (x[j] > -32.0f && x[j] < 32.0f)
-            return true;
-    return false;
+    const size_t count = end - begin < STEP ? end - begin : STEP;
+    int inside = 0;
+    for (size_t j = begin; j < begin + count; ++j)
+        inside |= (x[j] > -32.0f) & (x[j] < 32.0f);
+    return inside;
 }
 
 static double fold(double *lane)
@@ -276,10 +286,14 @@ static struct summed sum_row_far(struct pass pass, size_t first, size_t classes,
         vd lanes[VECTORS];
         zero_lanes(lanes);
         size_t kept = begin;
-        if (mode == FAR)
+        if (mode == FAR) {
             row.kept = kept = sum_span_far(pass, begin, end, lanes, row.frame);
-        if (kept < end)
-            mode = WIDE;
+            mode = kept < end ? FAR_MASKED : FAR;
+        }
+        if (mode == FAR_MASKED) {
+            row.kept = kept = sum_span_far_masked(pass, kept, end, lanes, row.frame);
+            mode = kept < end ? WIDE : FAR_MASKED;
+        }
         row.others += kept < end ? sum_rest(pass, kept, end, lanes, row.frame) : vd_fold(lanes) * 0x1p896;
     }
     row.finite = row.finite && sum_is_finite(pass, row.kept, classes, row.others);

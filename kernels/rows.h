@@ -9,7 +9,8 @@
 enum {
     BATCH = 16,
     BATCH_LOGITS = 4096, /* a batch of more than one row stays in the first-level cache */
-    COLUMNS_ROWS = 3     /* fewer short rows than this are faster one by one */
+    COLUMNS_ROWS = 3,    /* fewer short rows than this are faster one by one */
+    FRAMED_BLOCKS = 32   /* so many blocks of short rows are not tried in the window after one that did not fit */
 };
 
 /* Up to so many classes columns are faster than rows. */
@@ -143,27 +144,45 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     store_exceptions(b, targets);
 }
 
-/* The sums of a block of rows from at on whose logits do not all lie in the window. */
-static void sum_block_wide(struct batch *b, int at, const int32_t *y, struct columns *c)
+/* Finds the frames of a block of rows from at on. */
+static void find_frames(struct batch *b, int at)
 {
     float max[VW];
     columns_max(b->x + at, b->classes, max);
     for (int i = 0; i < VW; ++i) {
-        const struct frame frame = row_frame(max[i]);
+        b->finite[at + i] = row_is_finite(max[i]);
+        const struct frame frame = b->finite[at + i] ? row_frame(max[i]) : near_frame;
         b->ref[at + i] = frame.ref;
         b->cut[at + i] = frame.cut;
     }
-    columns_exp_wide(b->x + at, b->classes, y + at, b->ref + at, b->cut + at, c);
-    columns_sum_wide(c, b->classes, b->others + at);
-    for (int i = 0; i < VW; ++i) {
-        const double others = b->others[at + i];
-        b->finite[at + i] = row_is_finite(max[i]) && others == others && b->x_y[at + i] == b->x_y[at + i];
+}
+
+/* The exponentials and sums of a block of rows from at on. Returns whether all are in the window. framed: whether rows
+   like these have lately needed their frames. */
+static bool sum_block(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+{
+    const float *const *x = b->x + at;
+    const float *ref = b->ref + at, *cut = b->cut + at;
+    if (*framed == 0 && columns_exp(x, b->classes, y + at, WINDOW, ref, cut, c)) {
+        columns_sum(c, b->classes, b->others + at);
+        return true;
     }
+    *framed = *framed == 0 ? FRAMED_BLOCKS : *framed - 1;
+    find_frames(b, at);
+    if (columns_exp(x, b->classes, y + at, FAR_MASKED, ref, cut, c)) {
+        columns_sum(c, b->classes, b->others + at);
+        return true;
+    }
+    columns_exp_wide(x, b->classes, y + at, ref, cut, c);
+    columns_sum_wide(c, b->classes, b->others + at);
+    for (int i = at; i < at + VW; ++i)
+        b->finite[i] = b->finite[i] && b->others[i] == b->others[i] && b->x_y[i] == b->x_y[i];
+    return false;
 }
 
 /* Rows of few classes by columns. Everything is read before anything is written: rows that only fill up a vector are the
    first one again. */
-static void run_columns(struct batch *b, const struct xent_job *job, bool targets, double grad_scale)
+static void run_columns(struct batch *b, const struct xent_job *job, bool targets, double grad_scale, int *framed)
 {
     enum { BLOCKS = BATCH / VW };
     struct columns columns[BLOCKS];
@@ -186,13 +205,8 @@ static void run_columns(struct batch *b, const struct xent_job *job, bool target
         b->cut[i] = near_frame.cut;
         b->finite[i] = true;
     }
-    for (int k = 0; k < BLOCKS; ++k) {
-        plain[k] = columns_exp(b->x + k * VW, b->classes, y + k * VW, &columns[k]);
-        if (plain[k])
-            columns_sum(&columns[k], b->classes, b->others + k * VW);
-        else
-            sum_block_wide(b, k * VW, y, &columns[k]);
-    }
+    for (int k = 0; k < BLOCKS; ++k)
+        plain[k] = sum_block(b, k * VW, y, &columns[k], framed);
     finish_rows(b, BATCH, targets, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
@@ -260,12 +274,13 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
     const size_t fitting = job->classes > 0 ? BATCH_LOGITS / job->classes : 1;
     const size_t limit = fitting < 1 ? 1 : fitting < BATCH ? fitting : BATCH;
     struct batch batches[2];
+    int framed = 0;
     size_t next = fill_batch(&batches[0], job, first, last, limit, targets);
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, targets);
         if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job->out != NULL))
-            run_columns(b, job, targets, grad_scale);
+            run_columns(b, job, targets, grad_scale, &framed);
         else
             run_batch(b, job, targets, grad_scale);
     }

@@ -93,8 +93,8 @@ static void scale_row(const float *x, float *out, size_t classes, struct frame f
     for (size_t j = 0; j < classes; ++j) {
         const struct scaled e = exponential(x[j], frame);
         const int n = e.n + m.exponent + XENT_BIAS;
-        const float q = e.f == 0 || n < -126 ? 0.0f : e.f * f32_pow2(n);
-        out[j] = fma32(q, m.hi, q * m.lo) * f32_pow2(-XENT_BIAS);
+        const float q = e.f == 0 || n < XENT_VANISHED ? 0.0f : e.f * f32_pow2(n);
+        out[j] = f64_to_f32((double)fma32(q, m.hi, q * m.lo) * f64_pow2(-XENT_BIAS));
     }
 }
 

@@ -29,8 +29,8 @@
  * The only shared state is which kernel is in use.
  *
  * Floating-point environment. The control bits (MXCSR, FPCR) are the caller's and are left as they are. Results are
- * promised for round-to-nearest, with flush-to-zero and denormals-are-zero on or off; they change no bit of a loss,
- * and elsewhere only flush what is itself subnormal: a gradient, a probability, a log-probability, a log-sum-exp.
+ * promised for round-to-nearest, with flush-to-zero and denormals-are-zero on or off: they change no bit of a loss, a
+ * gradient or a probability, and only flush a log-probability or a log-sum-exp that is itself subnormal.
  */
 #ifndef XENT_XENT_H
 #define XENT_XENT_H
