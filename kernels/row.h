@@ -87,7 +87,8 @@ static inline struct multiplier row_multiplier(double v)
 /* The target's gradient; +0 rather than -0 where nothing is left of it. */
 static inline float row_target_gradient(double others, double sum, double scale)
 {
-    return f64_to_f32(0.0 - scale * (others / sum));
+    const uint32_t bits = f32_bits(f64_to_f32(scale * (others / sum)));
+    return f32_from_bits(bits == 0 ? 0 : bits | 0x80000000u);
 }
 
 #endif
