@@ -250,7 +250,7 @@ static ALWAYS_INLINE void transpose4(vf v[4])
 
 static ALWAYS_INLINE __m128 load4(const float *p, size_t count)
 {
-    return count == 4 ? _mm_loadu_ps(p) : _mm_maskload_ps(p, _mm256_castsi256_si128(first_lanes(count)));
+    return count == 4 ? _mm_loadu_ps(p) : _mm256_castps256_ps128(vload_first(p, count));
 }
 
 static ALWAYS_INLINE void store4(float *p, size_t count, __m128 v)

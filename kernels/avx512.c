@@ -121,7 +121,7 @@ static ALWAYS_INLINE void vistore(int32_t *p, vi w)
 
 static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
 {
-    return _mm512_maskz_mov_ps(_mm512_cmpneq_epi32_mask(w, _mm512_set1_epi32(c)), v);
+    return _mm512_maskz_mov_ps((__mmask16)~_mm512_cmpeq_epi32_mask(w, _mm512_set1_epi32(c)), v);
 }
 
 static ALWAYS_INLINE vi viadd(vi a, vi b)
@@ -218,7 +218,7 @@ static ALWAYS_INLINE void vw_store(double *lane, const vw *d)
 /* The high half of a double 2^n is that of an integer. */
 static ALWAYS_INLINE __m512d pow2_pd(__m256i high_half)
 {
-    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_cvtepu32_epi64(high_half), 32));
+    return _mm512_castsi512_pd(_mm512_slli_epi64(_mm512_cvtepi32_epi64(high_half), 32));
 }
 
 static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
@@ -233,7 +233,7 @@ static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
 /* Up to four classes of a row. */
 static ALWAYS_INLINE __m128 load4(const float *p, size_t count)
 {
-    return count == 4 ? _mm_loadu_ps(p) : _mm_maskz_loadu_ps((__mmask8)((1u << count) - 1), p);
+    return count == 4 ? _mm_loadu_ps(p) : _mm512_castps512_ps128(vload_first(p, count));
 }
 
 /* Not by a masked store: gcc joins it with the extraction before it, and that instruction touches all four. */
