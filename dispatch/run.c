@@ -70,16 +70,20 @@ static void run(const struct xent_kernel *kernel, const struct xent_job *job, si
 double xent_run_cross_entropy(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
                               const xent_executor *executor)
 {
-    double sums[GROUPS] = {0};
+    if (rows == 0)
+        return 0;
+    double sums[GROUPS];
     struct xent_job with_sums = *job;
     with_sums.sums = sums;
     with_sums.sums_shift = 0;
-    while (rows > 0 && (rows - 1) >> with_sums.sums_shift >= GROUPS)
+    while ((rows - 1) >> with_sums.sums_shift >= GROUPS)
         ++with_sums.sums_shift;
-    if (rows > 0)
-        run(kernel, &with_sums, rows, executor);
+    const size_t groups = ((rows - 1) >> with_sums.sums_shift) + 1;
+    for (size_t group = 0; group < groups; ++group)
+        sums[group] = 0;
+    run(kernel, &with_sums, rows, executor);
     double sum = 0;
-    for (size_t group = 0; group < GROUPS; ++group)
+    for (size_t group = 0; group < groups; ++group)
         sum += sums[group];
     return sum;
 }

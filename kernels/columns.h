@@ -20,16 +20,28 @@ static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)
     return classes - j < 4 ? classes - j : 4;
 }
 
+/* What to prefetch: four classes of many rows at a time are not what a processor expects. */
+struct ahead {
+    size_t next;       /* elements from a row to that of the next block */
+    float *const *out; /* NULL, or the rows that are written to */
+};
+
 /* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one does
    not lie in the window; then there are none. */
 static ALWAYS_INLINE bool columns_exp(const float *const *x, size_t classes, const int32_t *y, enum mode mode,
-                                      const float *ref, const float *cut, struct columns *c)
+                                      const float *ref, const float *cut, struct ahead ahead, struct columns *c)
 {
     const vi target = viload(y);
     const vf vref = vload(ref), vcut = vload(cut);
     vi stray = viset(0);
     for (size_t j = 0; j < classes; j += 4) {
         vf z[4], t[4], r[4], e[4];
+        /* One line in four of the next block at a time: each once, and never many at once. */
+        for (size_t i = j / 4 % 4; i < VW; i += 4) {
+            prefetch(x[i] + ahead.next + j);
+            if (ahead.out)
+                __builtin_prefetch(ahead.out[i] + j, 1);
+        }
         vload_columns(x, j, columns_left(classes, j), z);
         for (size_t i = 0; i < 4; ++i) {
             z[i] = measured(z[i], mode, vref);

@@ -8,15 +8,23 @@
 
 enum {
     BATCH = 16,
-    BATCH_LOGITS = 4096, /* a batch of more than one row stays in the first-level cache */
     COLUMNS_ROWS = 3,    /* fewer short rows than this are faster one by one */
     FRAMED_BLOCKS = 32   /* so many blocks of short rows are not tried in the window after one that did not fit */
 };
 
-/* Up to so many classes columns are faster than rows. */
-static ALWAYS_INLINE size_t columns_limit(bool output)
+/* A batch of more than one row stays in the first-level cache; where the output is elsewhere, a second pass is better
+   not far behind the first, whose stores wait for memory. */
+static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 {
-    return output ? 64 : COLUMNS_MAX;
+    const size_t logits = job->out && job->out != job->logits ? 1024 : 4096;
+    const size_t rows = job->classes > 0 ? logits / job->classes : 1;
+    return rows < 1 ? 1 : rows < BATCH ? rows : BATCH;
+}
+
+/* Up to so many classes columns are faster than rows: where the output is elsewhere, stores to many rows wait for memory. */
+static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
+{
+    return !job->out ? COLUMNS_MAX : job->out == job->logits ? 64 : 32;
 }
 
 /* Rows that are computed together. */
@@ -123,6 +131,7 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
 {
     size_t zeros[BATCH], kept[BATCH];
     for (size_t i = 0; i < b->count; ++i) {
+        b->x_y[i] = targets ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
         const struct summed row = sum_row((struct pass){b->x[i], b->out[i], (size_t)b->y[i]}, b->classes);
         b->others[i] = row.others;
         b->ref[i] = row.frame.ref;
@@ -163,13 +172,15 @@ static bool sum_block(struct batch *b, int at, const int32_t *y, struct columns 
 {
     const float *const *x = b->x + at;
     const float *ref = b->ref + at, *cut = b->cut + at;
-    if (*framed == 0 && columns_exp(x, b->classes, y + at, WINDOW, ref, cut, c)) {
+    const bool apart = b->out[0] && b->out[0] != b->x[0];
+    const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL};
+    if (*framed == 0 && columns_exp(x, b->classes, y + at, WINDOW, ref, cut, ahead, c)) {
         columns_sum(c, b->classes, b->others + at);
         return true;
     }
     *framed = *framed == 0 ? FRAMED_BLOCKS : *framed - 1;
     find_frames(b, at);
-    if (columns_exp(x, b->classes, y + at, FAR_MASKED, ref, cut, c)) {
+    if (columns_exp(x, b->classes, y + at, FAR_MASKED, ref, cut, ahead, c)) {
         columns_sum(c, b->classes, b->others + at);
         return true;
     }
@@ -192,15 +203,10 @@ static void run_columns(struct batch *b, const struct xent_job *job, bool target
         b->x[i] = b->x[0];
         b->out[i] = b->out[0];
         b->y[i] = b->y[0];
-        b->x_y[i] = b->x_y[0];
     }
-    /* Stores of four floats each, to lines that are not in the cache, would fill the store queue. */
-    const bool apart = b->out[0] && b->out[0] != b->x[0];
-    for (size_t i = 0; apart && b->classes >= 16 && i < b->count; ++i)
-        for (size_t j = 0; j < b->classes; j += 16)
-            __builtin_prefetch(b->out[i] + j, 1);
     for (int i = 0; i < BATCH; ++i) {
         y[i] = (int32_t)b->y[i];
+        b->x_y[i] = targets ? b->x[i][b->y[i]] : 0;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
         b->finite[i] = true;
@@ -258,7 +264,6 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
         b->x[count] = job->logits + i * job->logits_stride;
         b->out[count] = job->out ? job->out + i * job->out_stride : NULL;
         b->y[count] = target;
-        b->x_y[count] = targets ? b->x[count][target] : 0;
         ++count;
     }
     b->count = count;
@@ -271,15 +276,14 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
 static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, bool targets,
                                    double grad_scale)
 {
-    const size_t fitting = job->classes > 0 ? BATCH_LOGITS / job->classes : 1;
-    const size_t limit = fitting < 1 ? 1 : fitting < BATCH ? fitting : BATCH;
+    const size_t limit = batch_limit(job);
     struct batch batches[2];
     int framed = 0;
     size_t next = fill_batch(&batches[0], job, first, last, limit, targets);
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, targets);
-        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job->out != NULL))
+        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job))
             run_columns(b, job, targets, grad_scale, &framed);
         else
             run_batch(b, job, targets, grad_scale);
