@@ -1,6 +1,6 @@
 /*
- * The table of cases: every shape with every floor and with every mode of every kernel, and the cases in cache that
- * show arithmetic alone.
+ * The table of cases: every shape with every floor and with every mode of every kernel, on every number of threads, and
+ * the cases in cache that show arithmetic alone.
  */
 #include "bench.h"
 
@@ -9,55 +9,88 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static const char default_shapes[] = "65536x10,4096x128,4096x1000,1024x32000,512x50257,256x128256,128x262144,L1";
 
 /* A repetition runs a small shape so often that it takes about as many logits as this, within reason. */
-static const size_t logits_per_repetition = 4u << 20, most_iterations = 4096;
+static const size_t logits_per_repetition = 4u << 20, cold_logits_per_repetition = 16u << 20, most_iterations = 4096;
+
+/* Of a shape that is up to so large, the layer that made the logits may well have left them in cache. */
+static const size_t resident_bytes = 8u << 20;
+
+/* Buffers in turn are together so many times as large as the last-level cache. */
+static const size_t cold_caches = 4;
 
 /* The plain-C kernel is bound by arithmetic wherever its data lies: a part of the rows, run once, tells as much. */
 static const size_t scalar_logits = 1u << 18;
 
-static const struct bench_data *data;
-static size_t most_logits, most_rows;
+/* In L1. Shorter rows are another matter: a kernel may take several at once. */
+static const size_t shortest_l1_row = 128, l1_logits_per_run = 1u << 18;
 
-static void call_xent(const struct bench_case *self, const float *logits, float *grad)
+/* So many times 16 lanes to a run. */
+static const size_t limit_times = 1u << 18;
+
+static void call_xent(const struct bench_case *self, const struct bench_data *at, const float *logits, float *grad)
 {
     xent_options options = XENT_OPTIONS_INIT;
     options.reduction = XENT_NONE;
+    options.executor = bench_executor(self->threads);
+    const struct bench_shape *shape = &self->layout.shape;
     for (size_t i = 0; i < self->calls; i++) {
-        xent_status status =
-            xent_fused_f32(logits, data->targets, self->rows, self->classes, data->loss, grad, &options);
+        xent_status status = xent_fused_f32(logits, at->targets, shape->rows, shape->classes, at->loss, grad, &options);
         if (status != XENT_OK)
             bench_fail("%s: %s", self->name, xent_status_string(status));
     }
 }
 
-static void run_forward(const struct bench_case *self)
+static void run_forward(const struct bench_case *self, const struct bench_data *at)
 {
-    call_xent(self, data->logits, NULL);
+    call_xent(self, at, at->logits, NULL);
 }
 
-static void run_in_place(const struct bench_case *self)
+/* A second call takes the gradient of the first for its logits, which is as much work. */
+static void run_in_place(const struct bench_case *self, const struct bench_data *at)
 {
-    call_xent(self, data->work, data->work);
+    call_xent(self, at, at->work, at->work);
 }
 
-static void run_out_of_place(const struct bench_case *self)
+static void run_out_of_place(const struct bench_case *self, const struct bench_data *at)
 {
-    call_xent(self, data->logits, data->work);
+    call_xent(self, at, at->logits, at->grad);
 }
 
-static void run_floor(const struct bench_case *self)
+/* A floor's array, cut into a part for each thread. */
+struct parts {
+    const struct bench_floor *floor;
+    const float *from;
+    float *to;
+    size_t blocks, count;
+};
+
+static void run_part(void *argument, size_t index)
 {
-    size_t count = (self->rows * self->classes + BENCH_BLOCK - 1) / BENCH_BLOCK * BENCH_BLOCK;
-    self->floor->run(data->logits, data->work, count, self->floor->halves);
+    const struct parts *p = argument;
+    size_t begin = p->blocks * index / p->count * BENCH_BLOCK, end = p->blocks * (index + 1) / p->count * BENCH_BLOCK;
+    p->floor->run(p->from + begin, p->to + begin, end - begin, p->floor->halves);
+}
+
+static void run_floor(const struct bench_case *self, const struct bench_data *at)
+{
+    struct parts parts = {.floor = self->floor,
+                          .from = at->logits,
+                          .to = self->access == BENCH_IN_PLACE ? at->work : at->grad,
+                          .blocks = self->layout.floats / BENCH_BLOCK,
+                          .count = self->threads};
+    bench_parallel(self->threads, run_part, &parts, self->threads);
+}
+
+static void run_limit(const struct bench_case *self, const struct bench_data *at)
+{
+    self->limit->run(self->calls, at->grad);
 }
 
 /* A chain of exclusive ors, each of which takes one cycle on every CPU: its time per step is the clock's period. */
-static void run_clock(const struct bench_case *self)
+static void run_clock(const struct bench_case *self, const struct bench_data *at)
 {
+    (void)at;
     uint64_t x = 1, y = self->calls;
     for (size_t i = 0; i < self->calls; i += 8)
         for (int step = 0; step < 8; step++) {
@@ -69,28 +102,21 @@ static void run_clock(const struct bench_case *self)
 static const struct bench_mode {
     const char *name;
     size_t bytes_per_logit;
-    bool restore;
-    void (*run)(const struct bench_case *self);
+    enum bench_access access;
+    size_t l1_logits; /* 16 KB of data, which is half of the smallest first-level cache in use */
+    void (*run)(const struct bench_case *self, const struct bench_data *at);
 } modes[] = {
-    {"forward", 4, false, run_forward},
-    {"in-place", 8, true, run_in_place},
-    {"out-of-place", 8, false, run_out_of_place},
+    {"forward", 4, BENCH_READS, 4096, run_forward},
+    {"in-place", 8, BENCH_IN_PLACE, 4096, run_in_place},
+    {"out-of-place", 8, BENCH_COPIES, 2048, run_out_of_place},
 };
 
-/* 16 KB of data each, which is half of the smallest first-level cache in use. */
-static const struct bench_l1_case {
-    const char *mode;
-    size_t classes;
-    void (*run)(const struct bench_case *self);
-} l1_cases[] = {
-    {"forward", 4096, run_forward},
-    {"out-of-place", 2048, run_out_of_place},
-};
+enum { MODES = sizeof modes / sizeof *modes };
 
 static struct bench_case *cases;
 static size_t case_count, case_capacity;
 
-static struct bench_case *add(const char *isa, size_t rows, size_t classes, size_t calls)
+static void add(struct bench_case c, const char *shape, const char *what, const char *how)
 {
     if (case_count == case_capacity) {
         case_capacity = 2 * case_capacity + 64;
@@ -98,168 +124,146 @@ static struct bench_case *add(const char *isa, size_t rows, size_t classes, size
         if (!cases)
             bench_fail("no memory for the cases");
     }
-    struct bench_case *c = &cases[case_count++];
-    size_t logits = rows * classes * calls;
-    *c = (struct bench_case){.rows = rows, .classes = classes, .calls = calls, .logits = (double)logits, .isa = isa};
-    bool scalar = isa && strcmp(isa, "scalar") == 0;
-    c->iterations = logits < logits_per_repetition && !scalar ? logits_per_repetition / logits : 1;
-    if (c->iterations > most_iterations)
-        c->iterations = most_iterations;
-    if (rows * classes > most_logits)
-        most_logits = rows * classes;
-    if (rows > most_rows)
-        most_rows = rows;
-    return c;
+    struct bench_case *added = &cases[case_count++];
+    *added = c;
+    bool normal = c.kind == BENCH_NORMAL;
+    snprintf(added->name, sizeof added->name, "%s/%s/%s/threads:%zu%s%s", shape, what, how, c.threads,
+             normal ? "" : "/data:", normal ? "" : bench_kind_name(c.kind));
+    bench_reserve(&c.layout);
 }
 
-static size_t timed_rows(const char *isa, struct bench_shape shape)
+static bool is_scalar(const char *isa)
 {
-    size_t enough = shape.classes < scalar_logits ? scalar_logits / shape.classes : 1;
-    return strcmp(isa, "scalar") == 0 && enough < shape.rows ? enough : shape.rows;
+    return isa && strcmp(isa, "scalar") == 0;
 }
 
-static void add_shape(struct bench_shape shape, const struct bench_selection *selection)
+static size_t least(size_t a, size_t b)
 {
+    return a < b ? a : b;
+}
+
+/* How often to run it: often enough for the clock, and for the caches to be as the case itself leaves them. */
+static void set_counts(struct bench_case *c, size_t last_level_cache)
+{
+    size_t logits = c->layout.shape.rows * c->layout.shape.classes * c->calls;
+    bool cold = c->layout.buffers > 1;
+    size_t enough = cold ? cold_logits_per_repetition : logits_per_repetition;
+    c->logits = (double)logits;
+    c->iterations = logits < enough && !is_scalar(c->isa) ? least(enough / logits, most_iterations) : 1;
+    c->warm_ups = cold ? 2 * last_level_cache / (logits * sizeof(float)) + 1 : 1;
+}
+
+static void add_call(struct bench_case c, const char *name, const struct bench_mode *mode, const char *isa,
+                     size_t last_level_cache)
+{
+    if (is_scalar(isa)) {
+        struct bench_shape part = c.layout.shape;
+        part.rows = least(part.rows, part.classes < scalar_logits ? scalar_logits / part.classes : 1);
+        c.layout = bench_lay_out(part, 0);
+    }
+    c.isa = isa;
+    c.run = mode->run;
+    c.access = mode->access;
+    set_counts(&c, last_level_cache);
+    c.bytes = c.logits * (double)mode->bytes_per_logit;
+    add(c, name, mode->name, isa);
+}
+
+static void add_floor(struct bench_case c, const char *name, const struct bench_floor *floor, size_t last_level_cache)
+{
+    char operation[32];
+    snprintf(operation, sizeof operation, "floor-%s", floor->operation);
+    c.floor = floor;
+    c.run = run_floor;
+    c.access = floor->in_place ? BENCH_IN_PLACE : floor->bytes_per_logit > 4 ? BENCH_COPIES : BENCH_READS;
+    set_counts(&c, last_level_cache);
+    c.bytes = c.logits * (double)floor->bytes_per_logit;
+    add(c, name, operation, floor->variant);
+}
+
+static size_t pool_bytes(struct bench_shape shape, const struct bench_selection *selection)
+{
+    bool resident = shape.rows * shape.classes * sizeof(float) <= resident_bytes;
+    if (selection->placement != BENCH_BY_SIZE)
+        resident = selection->placement == BENCH_RESIDENT;
+    return resident ? 0 : cold_caches * selection->last_level_cache;
+}
+
+static void add_shape(struct bench_shape shape, size_t threads, const struct bench_selection *selection)
+{
+    struct bench_case c = {
+        .layout = bench_lay_out(shape, pool_bytes(shape, selection)), .threads = threads, .calls = 1};
+    char name[48];
+    snprintf(name, sizeof name, "%zux%zu", shape.rows, shape.classes);
     size_t floor_count;
     const struct bench_floor *floors = bench_floors(&floor_count);
-    for (size_t i = 0; i < floor_count; i++) {
-        struct bench_case *c = add(NULL, shape.rows, shape.classes, 1);
-        c->floor = &floors[i];
-        c->run = run_floor;
-        c->restore = floors[i].in_place;
-        c->bytes = c->logits * (double)floors[i].bytes_per_logit;
-        snprintf(c->name, sizeof c->name, "%zux%zu/floor-%s/%s", shape.rows, shape.classes, floors[i].operation,
-                 floors[i].variant);
-    }
-    for (size_t i = 0; i < selection->isa_count; i++)
-        for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
-            const char *isa = selection->isas[i];
-            struct bench_case *c = add(isa, timed_rows(isa, shape), shape.classes, 1);
-            c->run = modes[m].run;
-            c->restore = modes[m].restore;
-            c->bytes = c->logits * (double)modes[m].bytes_per_logit;
-            snprintf(c->name, sizeof c->name, "%zux%zu/%s/%s", shape.rows, shape.classes, modes[m].name, isa);
-        }
+    for (size_t i = 0; i < floor_count; i++)
+        add_floor(c, name, &floors[i], selection->last_level_cache);
+    for (size_t k = 0; k < selection->kind_count; k++)
+        for (size_t i = 0; i < selection->isa_count; i++)
+            for (size_t m = 0; m < MODES; m++) {
+                c.kind = selection->kinds[k];
+                add_call(c, name, &modes[m], selection->isas[i], selection->last_level_cache);
+            }
+}
+
+static void add_l1_call(const char *isa, const struct bench_mode *mode, struct bench_shape shape)
+{
+    struct bench_case c = {
+        .layout = bench_lay_out(shape, 0), .threads = 1, .calls = l1_logits_per_run / (shape.rows * shape.classes)};
+    char name[48];
+    snprintf(name, sizeof name, "L1:%zux%zu", shape.rows, shape.classes);
+    add_call(c, name, mode, isa, 0);
+}
+
+/* Batches that fill the first-level cache, and a quarter of it, with ever longer rows: what a row costs beside its
+   logits shows in the shorter ones, and what a call costs beside its rows in the smaller ones. */
+static void add_l1_calls(const char *isa)
+{
+    for (size_t m = 0; m < MODES; m++)
+        for (size_t logits = modes[m].l1_logits; logits >= modes[m].l1_logits / 4; logits /= 4)
+            for (size_t classes = shortest_l1_row; classes <= logits; classes *= 2)
+                add_l1_call(isa, &modes[m], (struct bench_shape){logits / classes, classes});
+}
+
+static void add_limit(const struct bench_limit *limit)
+{
+    char operation[32];
+    snprintf(operation, sizeof operation, "limit-%s", limit->operation);
+    struct bench_case c = {.layout = bench_lay_out((struct bench_shape){1, BENCH_L1_FLOATS}, 0),
+                           .threads = 1,
+                           .calls = limit_times,
+                           .limit = limit,
+                           .run = run_limit};
+    set_counts(&c, 0);
+    c.logits = (double)(limit_times * 16);
+    add(c, "L1", operation, limit->isa);
 }
 
 static void add_l1(const struct bench_selection *selection)
 {
-    struct bench_case *clock = add(NULL, 1, 1, 1u << 21);
-    clock->run = run_clock;
-    snprintf(clock->name, sizeof clock->name, "L1/clock/cycles");
-    for (size_t i = 0; i < selection->isa_count; i++)
-        for (size_t k = 0; k < sizeof l1_cases / sizeof *l1_cases; k++) {
-            size_t calls = scalar_logits / l1_cases[k].classes;
-            struct bench_case *c = add(selection->isas[i], 1, l1_cases[k].classes, calls);
-            c->run = l1_cases[k].run;
-            snprintf(c->name, sizeof c->name, "L1/%s/%s", l1_cases[k].mode, c->isa);
-        }
+    struct bench_case clock = {
+        .layout = bench_lay_out((struct bench_shape){1, 1}, 0), .threads = 1, .calls = 1u << 21, .run = run_clock};
+    set_counts(&clock, 0);
+    add(clock, "L1", "clock", "cycles");
+    size_t limit_count;
+    const struct bench_limit *limits = bench_limits(&limit_count);
+    for (size_t i = 0; i < selection->isa_count; i++) {
+        if (!is_scalar(selection->isas[i]))
+            add_l1_calls(selection->isas[i]);
+        for (size_t k = 0; k < limit_count; k++)
+            if (strcmp(limits[k].isa, selection->isas[i]) == 0)
+                add_limit(&limits[k]);
+    }
 }
 
 const struct bench_case *bench_cases(const struct bench_selection *selection, size_t *count)
 {
     for (size_t i = 0; i < selection->shape_count; i++)
-        add_shape(selection->shapes[i], selection);
+        for (size_t t = 0; t < selection->thread_count; t++)
+            add_shape(selection->shapes[i], selection->threads[t], selection);
     if (selection->l1)
         add_l1(selection);
     *count = case_count;
     return cases;
-}
-
-void bench_prepare(const struct bench_case *self)
-{
-    data = bench_reserve(most_logits, most_rows);
-    bench_targets(self->rows, self->classes);
-    xent_status status = self->isa ? xent_select(self->isa) : XENT_OK;
-    if (status != XENT_OK)
-        bench_fail("%s: %s", self->name, xent_status_string(status));
-}
-
-static double seconds(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-struct bench_seconds bench_time(const struct bench_case *self)
-{
-    if (self->restore)
-        bench_restore(self->rows * self->classes);
-    double cpu_start = seconds(CLOCK_THREAD_CPUTIME_ID), start = seconds(CLOCK_MONOTONIC);
-    self->run(self);
-    double end = seconds(CLOCK_MONOTONIC), cpu_end = seconds(CLOCK_THREAD_CPUTIME_ID);
-    return (struct bench_seconds){.wall = end - start, .on_cpu = cpu_end - cpu_start};
-}
-
-static bool select_shape(struct bench_selection *selection, const char *word)
-{
-    struct bench_shape shape;
-    int end = 0;
-    if (strcmp(word, "L1") == 0) {
-        selection->l1 = true;
-        return true;
-    }
-    if (word[0] == '-' || strstr(word, "x-") || sscanf(word, "%zux%zu%n", &shape.rows, &shape.classes, &end) != 2 ||
-        word[end] || !shape.rows || !shape.classes || shape.classes > INT32_MAX ||
-        shape.rows > SIZE_MAX / 64 / shape.classes) {
-        fprintf(stderr, "xent-bench: no shape: '%s'. A shape is ROWSxCLASSES such as 1024x32000, or L1\n", word);
-        return false;
-    }
-    if (selection->shape_count == BENCH_MAX_SHAPES) {
-        fprintf(stderr, "xent-bench: more than %d shapes\n", BENCH_MAX_SHAPES);
-        return false;
-    }
-    selection->shapes[selection->shape_count++] = shape;
-    return true;
-}
-
-static bool select_isa(struct bench_selection *selection, const char *word)
-{
-    const char *const *isas = xent_isas();
-    for (size_t i = 0; isas[i]; i++)
-        if (strcmp(isas[i], word) == 0 && selection->isa_count < BENCH_MAX_ISAS) {
-            selection->isas[selection->isa_count++] = isas[i];
-            return true;
-        }
-    fprintf(stderr, "xent-bench: no kernel '%s' that this build and CPU can run. There are:", word);
-    for (size_t i = 0; isas[i]; i++)
-        fprintf(stderr, " %s", isas[i]);
-    fputc('\n', stderr);
-    return false;
-}
-
-static bool select_each(struct bench_selection *selection, const char *list,
-                        bool (*select_one)(struct bench_selection *, const char *))
-{
-    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
-        char word[64];
-        snprintf(word, sizeof word, "%.*s", (int)strcspn(at, ","), at);
-        if (!select_one(selection, word))
-            return false;
-    }
-    return true;
-}
-
-bool bench_select(struct bench_selection *selection, int *argc, char **argv)
-{
-    static const char shapes_option[] = "--shapes=", isas_option[] = "--isas=";
-    const char *shapes = default_shapes, *isas = NULL;
-    int kept = 1;
-    *selection = (struct bench_selection){0};
-    for (int i = 1; i < *argc; i++) {
-        if (strncmp(argv[i], shapes_option, sizeof shapes_option - 1) == 0)
-            shapes = argv[i] + sizeof shapes_option - 1;
-        else if (strncmp(argv[i], isas_option, sizeof isas_option - 1) == 0)
-            isas = argv[i] + sizeof isas_option - 1;
-        else if (strcmp(argv[i], "--errors") == 0)
-            selection->errors = true;
-        else
-            argv[kept++] = argv[i];
-    }
-    *argc = kept;
-    if (!isas)
-        for (const char *const *isa = xent_isas(); *isa && selection->isa_count < BENCH_MAX_ISAS; isa++)
-            selection->isas[selection->isa_count++] = *isa;
-    return select_each(selection, shapes, select_shape) && (!isas || select_each(selection, isas, select_isa));
 }

@@ -1,5 +1,5 @@
 /*
- * The data of the bench: logits that are normal * 3, random targets, and a scratch array of the same size.
+ * The data of the bench: logits of every kind, random targets, and arrays of the same size to write to.
  */
 #include "bench.h"
 
@@ -10,8 +10,18 @@
 #include <string.h>
 
 static const uint64_t seed = 20260401;
-static struct bench_data data;
-static size_t capacity, row_capacity;
+
+/* So many logits are drawn; larger arrays repeat them. */
+static const size_t most_drawn = 4u << 20;
+
+/* What the largest layout needs, and the arrays, each made at its first use. */
+static size_t most_floats, most_rows;
+static float *logits_of[BENCH_KINDS], *work, *grad, *loss;
+
+/* The targets belong to one layout and kind at a time. */
+static int32_t *targets;
+static struct bench_layout targets_layout;
+static enum bench_kind targets_kind;
 
 uint64_t bench_seed(void)
 {
@@ -51,55 +61,142 @@ static void normal_pair(uint64_t *state, float pair[2])
     pair[1] = radius * sinf(angle);
 }
 
+/* Every page is written to once, so that no timed run meets one that is not there yet. */
 static void *allocate(size_t size)
 {
     /* Cache lines keep vectors from straddling two of them; ordinary pages are what an engine's buffers have. */
-    void *memory = aligned_alloc(64, (size + 63) / 64 * 64);
+    size = (size + 63) / 64 * 64;
+    void *memory = aligned_alloc(64, size);
     if (!memory)
         bench_fail("no memory for %zu MB", size >> 20);
+    memset(memory, 0, size);
     return memory;
 }
 
-const struct bench_data *bench_reserve(size_t count, size_t rows)
+struct bench_layout bench_lay_out(struct bench_shape shape, size_t bytes)
 {
-    count = (count + BENCH_BLOCK - 1) / BENCH_BLOCK * BENCH_BLOCK;
-    if (count > capacity) {
-        free(data.logits);
-        free(data.work);
-        data.logits = allocate(count * sizeof(float));
-        data.work = allocate(count * sizeof(float));
-        uint64_t state = seed;
-        for (size_t i = 0; i < count; i += 2) {
-            normal_pair(&state, data.logits + i);
-            data.logits[i] *= 3.0f;
-            data.logits[i + 1] *= 3.0f;
-        }
-        capacity = count;
-        bench_restore(count);
-    }
-    if (rows > row_capacity) {
-        free(data.loss);
-        free(data.targets);
-        data.loss = allocate(rows * sizeof(float));
-        data.targets = allocate(rows * sizeof(int32_t));
-        memset(data.loss, 0, rows * sizeof(float));
-        row_capacity = rows;
-    }
-    return &data;
+    struct bench_layout layout = {.shape = shape};
+    layout.floats = (shape.rows * shape.classes + BENCH_BLOCK - 1) / BENCH_BLOCK * BENCH_BLOCK;
+    layout.buffers = bytes / (layout.floats * sizeof(float)) + (bytes % (layout.floats * sizeof(float)) != 0);
+    if (layout.buffers < 1)
+        layout.buffers = 1;
+    return layout;
 }
 
-void bench_targets(size_t rows, size_t classes)
+void bench_reserve(const struct bench_layout *layout)
 {
+    size_t floats = layout->floats * layout->buffers, rows = layout->shape.rows * layout->buffers;
+    most_floats = floats > most_floats ? floats : most_floats;
+    most_rows = rows > most_rows ? rows : most_rows;
+}
+
+static float *normal_logits(void)
+{
+    float *logits = allocate(most_floats * sizeof(float));
+    size_t drawn = most_floats < most_drawn ? most_floats : most_drawn;
+    uint64_t state = seed;
+    for (size_t i = 0; i < drawn; i += 2) {
+        normal_pair(&state, logits + i);
+        logits[i] *= 3.0f;
+        logits[i + 1] *= 3.0f;
+    }
+    for (size_t i = drawn; i < most_floats; i += drawn)
+        memcpy(logits + i, logits, (most_floats - i < drawn ? most_floats - i : drawn) * sizeof(float));
+    return logits;
+}
+
+static const float *logits_of_kind(enum bench_kind kind)
+{
+    if (kind == BENCH_IGNORED)
+        kind = BENCH_NORMAL;
+    if (logits_of[kind])
+        return logits_of[kind];
+    if (kind == BENCH_NORMAL)
+        return logits_of[kind] = normal_logits();
+    const float *normal = logits_of_kind(BENCH_NORMAL);
+    float *logits = logits_of[kind] = allocate(most_floats * sizeof(float));
+    uint64_t state = seed + 1;
+    for (size_t i = 0; i < most_floats; i++)
+        logits[i] = kind == BENCH_OFFSET                            ? normal[i] + 1e4f
+                    : kind == BENCH_WIDE                            ? normal[i] * 10.0f
+                    : kind == BENCH_MASKED && next(&state) % 3 == 0 ? -INFINITY
+                                                                    : normal[i];
+    return logits;
+}
+
+/* The first class from the drawn one on, in a circle, that is not masked. */
+static size_t unmasked(const float *row, size_t classes, size_t drawn)
+{
+    size_t target = drawn;
+    while (row[target] == -INFINITY) {
+        target = target + 1 < classes ? target + 1 : 0;
+        if (target == drawn)
+            break;
+    }
+    return target;
+}
+
+static void make_targets(const struct bench_layout *layout, enum bench_kind kind, const float *logits)
+{
+    struct bench_layout *made = &targets_layout;
+    if (made->shape.rows == layout->shape.rows && made->shape.classes == layout->shape.classes &&
+        made->buffers == layout->buffers && targets_kind == kind)
+        return;
+    *made = *layout;
+    targets_kind = kind;
+    size_t rows = layout->shape.rows, classes = layout->shape.classes;
+    const int32_t ignored = -100;
     uint64_t state = seed ^ classes;
-    for (size_t i = 0; i < rows; i++)
-        data.targets[i] = (int32_t)(next(&state) % classes);
+    for (size_t i = 0; i < rows * layout->buffers; i++) {
+        uint64_t bits = next(&state);
+        size_t target = bits % classes;
+        if (kind == BENCH_MASKED)
+            target = unmasked(logits + i / rows * layout->floats + i % rows * classes, classes, target);
+        targets[i] = kind == BENCH_IGNORED && bits >> 63 ? ignored : (int32_t)target;
+    }
+}
+
+struct bench_data bench_make_data(const struct bench_layout *layout, enum bench_kind kind)
+{
+    if (!work) {
+        work = allocate(most_floats * sizeof(float));
+        grad = allocate(most_floats * sizeof(float));
+        loss = allocate(most_rows * sizeof(float));
+        targets = allocate(most_rows * sizeof(int32_t));
+    }
+    const float *logits = logits_of_kind(kind);
+    make_targets(layout, kind, logits);
+    return (struct bench_data){.logits = logits, .work = work, .grad = grad, .loss = loss, .targets = targets};
+}
+
+struct bench_data bench_data_at(const struct bench_data *first, const struct bench_layout *layout, size_t index)
+{
+    size_t floats = index * layout->floats, rows = index * layout->shape.rows;
+    return (struct bench_data){.logits = first->logits + floats,
+                               .work = first->work + floats,
+                               .grad = first->grad + floats,
+                               .loss = first->loss + rows,
+                               .targets = first->targets + rows};
 }
 
 /* In pieces, because a large memcpy takes streaming stores on some systems, and would leave the caches without the
    array that a small shape is to find there. */
-void bench_restore(size_t count)
+enum { PIECE = 16384 };
+
+struct restoring {
+    const struct bench_data *at;
+    size_t floats;
+};
+
+static void restore_piece(void *argument, size_t index)
 {
-    const size_t piece = 16384;
-    for (size_t i = 0; i < count; i += piece)
-        memcpy(data.work + i, data.logits + i, (count - i < piece ? count - i : piece) * sizeof(float));
+    const struct restoring *r = argument;
+    size_t begin = index * PIECE, left = r->floats - begin;
+    memcpy(r->at->work + begin, r->at->logits + begin, (left < PIECE ? left : PIECE) * sizeof(float));
+}
+
+void bench_restore(const struct bench_data *at, const struct bench_layout *layout, size_t count, size_t threads)
+{
+    struct restoring r = {.at = at, .floats = count * layout->floats};
+    bench_parallel(threads, restore_piece, &r, (r.floats + PIECE - 1) / PIECE);
 }

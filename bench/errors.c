@@ -6,7 +6,8 @@
  *     loss  = log1p(s' / exp(x_y - m))
  *     grad  = exp(x_j - m) / s,  for the target -s' / s   s = s' + exp(x_y - m)
  *
- * No step subtracts numbers that were rounded before, so that its own error is below a thousandth of a float's ULP.
+ * No step subtracts numbers that were rounded before, so that its own error is below a thousandth of a float's ULP. A
+ * row of masked classes only gives NaN here as there; an ignored row gives 0.
  */
 #include "bench.h"
 
@@ -25,10 +26,11 @@ struct reference {
     double *grad; /* [rows][classes] */
 };
 
-/* |got - exact| in units of the last place of exact as a float. NaN, which no row here should give, counts as infinite.
- */
+/* |got - exact| in units of the last place of exact as a float. NaN in one of them only counts as infinite. */
 static double ulps(float got, double exact)
 {
+    if (isnan(exact))
+        return isnan(got) ? 0 : (double)INFINITY;
     int exponent = exact == 0.0 ? -126 : ilogb(exact);
     double error = fabs((double)got - exact) / ldexp(1.0, (exponent < -126 ? -126 : exponent) - 23);
     return error >= 0.0 ? error : (double)INFINITY;
@@ -53,12 +55,13 @@ static void exact_row(const float *x, size_t classes, size_t target, double *los
 
 static struct reference make_reference(struct bench_shape batch, const struct bench_data *data)
 {
-    struct reference r = {malloc(batch.rows * sizeof *r.loss), malloc(batch.rows * batch.classes * sizeof *r.grad)};
+    struct reference r = {calloc(batch.rows, sizeof *r.loss), calloc(batch.rows * batch.classes, sizeof *r.grad)};
     if (!r.loss || !r.grad)
         bench_fail("no memory for the reference of %zu rows of %zu classes", batch.rows, batch.classes);
     for (size_t i = 0; i < batch.rows; i++)
-        exact_row(data->logits + i * batch.classes, batch.classes, (size_t)data->targets[i], &r.loss[i],
-                  r.grad + i * batch.classes);
+        if (data->targets[i] >= 0)
+            exact_row(data->logits + i * batch.classes, batch.classes, (size_t)data->targets[i], &r.loss[i],
+                      r.grad + i * batch.classes);
     return r;
 }
 
@@ -82,27 +85,34 @@ static void check(struct bench_shape batch, const struct reference *exact, const
     fflush(stdout);
 }
 
-static void check_shape(struct bench_shape shape, const struct bench_selection *selection)
+/* The first rows of a shape. */
+static struct bench_layout checked(struct bench_shape shape)
 {
     struct bench_shape batch = {checked_logits / shape.classes, shape.classes};
     if (batch.rows < 1)
         batch.rows = 1;
     if (batch.rows > shape.rows)
         batch.rows = shape.rows;
-    const struct bench_data *data = bench_reserve(batch.rows * batch.classes, batch.rows);
-    bench_targets(batch.rows, batch.classes);
-    struct reference exact = make_reference(batch, data);
+    return bench_lay_out(batch, 0);
+}
+
+static void check_shape(struct bench_shape shape, enum bench_kind kind, const struct bench_selection *selection)
+{
+    const struct bench_layout layout = checked(shape);
+    const struct bench_shape batch = layout.shape;
+    const struct bench_data data = bench_make_data(&layout, kind);
+    struct reference exact = make_reference(batch, &data);
     for (size_t k = 0; k < selection->isa_count; k++) {
         const char *isa = selection->isas[k];
         if (xent_select(isa) != XENT_OK)
             bench_fail("the kernel %s cannot be selected", isa);
-        printf("%s\t%zux%zu\tforward", isa, shape.rows, shape.classes);
-        check(batch, &exact, data->logits, NULL, data);
-        printf("%s\t%zux%zu\tout-of-place", isa, shape.rows, shape.classes);
-        check(batch, &exact, data->logits, data->work, data);
-        printf("%s\t%zux%zu\tin-place", isa, shape.rows, shape.classes);
-        bench_restore(batch.rows * batch.classes);
-        check(batch, &exact, data->work, data->work, data);
+        printf("%s\t%zux%zu\t%s\tforward", isa, shape.rows, shape.classes, bench_kind_name(kind));
+        check(batch, &exact, data.logits, NULL, &data);
+        printf("%s\t%zux%zu\t%s\tout-of-place", isa, shape.rows, shape.classes, bench_kind_name(kind));
+        check(batch, &exact, data.logits, data.grad, &data);
+        printf("%s\t%zux%zu\t%s\tin-place", isa, shape.rows, shape.classes, bench_kind_name(kind));
+        bench_restore(&data, &layout, 1, 1);
+        check(batch, &exact, data.work, data.work, &data);
     }
     free(exact.loss);
     free(exact.grad);
@@ -110,7 +120,12 @@ static void check_shape(struct bench_shape shape, const struct bench_selection *
 
 void bench_errors(const struct bench_selection *selection)
 {
-    printf("isa\tshape\tmode\trows_checked\tloss_ulp\tgrad_ulp\n");
+    for (size_t i = 0; i < selection->shape_count; i++) {
+        const struct bench_layout layout = checked(selection->shapes[i]);
+        bench_reserve(&layout);
+    }
+    printf("isa\tshape\tdata\tmode\trows_checked\tloss_ulp\tgrad_ulp\n");
     for (size_t i = 0; i < selection->shape_count; i++)
-        check_shape(selection->shapes[i], selection);
+        for (size_t k = 0; k < selection->kind_count; k++)
+            check_shape(selection->shapes[i], selection->kinds[k], selection);
 }

@@ -10,7 +10,7 @@
 #include <string.h>
 
 /* Keeps the compiler from dropping a sum that nobody uses. */
-static volatile float sink;
+static _Thread_local volatile float sink;
 
 /*
  * A walk takes block floats at a time, half a block each from two places: side by side, or a half of the array apart.
