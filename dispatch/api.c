@@ -86,8 +86,6 @@ static xent_status read_options(const xent_options *given, xent_options *options
         return XENT_ERR_OPTION;
     if (options->executor && (!options->executor->parallel_for || options->executor->threads == 0))
         return XENT_ERR_OPTION;
-    if (options->label_smoothing != 0.0f || options->class_weights)
-        return XENT_ERR_UNSUPPORTED;
     return XENT_OK;
 }
 
@@ -141,6 +139,36 @@ static bool count_kept(const struct xent_job *job, size_t rows, size_t *kept, si
     return true;
 }
 
+/* Reads the class weights and their sum into the job; false if one is not allowed. */
+static bool read_weights(struct xent_job *job, const float *weights)
+{
+    job->class_weights = weights;
+    job->weights_sum = (double)job->classes;
+    if (!weights)
+        return true;
+    job->weights_sum = 0;
+    for (size_t j = 0; j < job->classes; ++j) {
+        if (!(weights[j] >= 0.0f && weights[j] <= XENT_MAX_CLASS_WEIGHT))
+            return false;
+        job->weights_sum += (double)weights[j];
+    }
+    return true;
+}
+
+/* What a mean divides by: the weights of the kept rows' targets, in order. */
+static double kept_weight(const struct xent_job *job, size_t rows, size_t kept)
+{
+    if (!job->class_weights)
+        return (double)kept;
+    double sum = 0;
+    for (size_t i = 0; i < rows; ++i) {
+        const int64_t target = xent_job_target(job, i);
+        if (target != job->ignore_index)
+            sum += (double)job->class_weights[target];
+    }
+    return sum;
+}
+
 /* logits, classes, targets and out of the job are the caller's; the rest is filled in here. */
 static xent_status fused(struct xent_job *job, size_t rows, float *loss, const xent_options *given)
 {
@@ -168,16 +196,22 @@ static xent_status fused(struct xent_job *job, size_t rows, float *loss, const x
     const size_t target_bytes = rows * target_size, loss_bytes = losses * sizeof *loss;
     const size_t lse_bytes = options.lse ? rows * sizeof *options.lse : 0;
     const size_t logits_bytes = span(&logits), grad_bytes = span(&grad);
+    const size_t weights_bytes = options.class_weights ? job->classes * sizeof *options.class_weights : 0;
     if ((job->out && !in_place_or_apart(&logits, &grad)) || !apart(job->out, grad_bytes, targets, target_bytes) ||
         !apart(loss, loss_bytes, job->logits, logits_bytes) || !apart(loss, loss_bytes, job->out, grad_bytes) ||
         !apart(loss, loss_bytes, targets, target_bytes) || !apart(options.lse, lse_bytes, job->logits, logits_bytes) ||
         !apart(options.lse, lse_bytes, job->out, grad_bytes) ||
-        !apart(options.lse, lse_bytes, targets, target_bytes) || !apart(options.lse, lse_bytes, loss, loss_bytes))
+        !apart(options.lse, lse_bytes, targets, target_bytes) || !apart(options.lse, lse_bytes, loss, loss_bytes) ||
+        !apart(options.class_weights, weights_bytes, job->out, grad_bytes) ||
+        !apart(options.class_weights, weights_bytes, loss, loss_bytes) ||
+        !apart(options.class_weights, weights_bytes, options.lse, lse_bytes))
         return XENT_ERR_OVERLAP;
 
     job->logits_stride = logits.stride;
     job->out_stride = job->out == job->logits ? logits.stride : grad.stride;
     job->ignore_index = options.ignore_index;
+    if (!read_weights(job, options.class_weights))
+        return XENT_ERR_OPTION;
     size_t kept, bad;
     if (!count_kept(job, rows, &kept, &bad)) {
         if (options.error_row)
@@ -186,10 +220,13 @@ static xent_status fused(struct xent_job *job, size_t rows, float *loss, const x
     }
     job->lse = options.lse;
     job->loss = options.reduction == XENT_NONE ? loss : NULL;
-    job->grad_scale = options.reduction == XENT_MEAN && kept > 0 ? 1 / (double)kept : 1;
+    job->target_weight = 1 - (double)options.label_smoothing;
+    job->smoothing = rows > 0 ? (double)options.label_smoothing / (double)job->classes : 0;
+    const double weight = kept_weight(job, rows, kept);
+    job->grad_scale = options.reduction == XENT_MEAN ? (weight > 0 ? 1 / weight : 0) : 1;
     const double sum = xent_run_cross_entropy(xent_active_kernel(), job, rows, options.executor);
     if (options.reduction != XENT_NONE) {
-        const double reduced = options.reduction == XENT_MEAN ? sum / (double)kept : sum;
+        const double reduced = options.reduction == XENT_MEAN ? sum / weight : sum;
         *loss = reduced == reduced ? f64_to_f32(reduced) : NAN;
     }
     return XENT_OK;
@@ -299,8 +336,6 @@ const char *xent_status_string(xent_status status)
         return "a target is neither a class index nor ignore_index";
     case XENT_ERR_OPTION:
         return "an option has a value outside its range, or struct_size is wrong";
-    case XENT_ERR_UNSUPPORTED:
-        return "an option that this version does not compute yet";
     case XENT_ERR_ISA_UNKNOWN:
         return "this build has no kernel of that name";
     case XENT_ERR_ISA_UNAVAILABLE:

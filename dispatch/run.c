@@ -54,7 +54,7 @@ static bool is_split(size_t rows, size_t classes, const xent_executor *executor)
 
 static void run(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows, const xent_executor *executor)
 {
-    if (executor && is_split(rows, job->classes, executor)) {
+    if (executor && job->smoothing == 0 && is_split(rows, job->classes, executor)) {
         xent_split_rows(kernel, job, rows, executor, wanted_tasks(executor));
         return;
     }

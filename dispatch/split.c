@@ -97,15 +97,18 @@ static float finish(const struct wave *wave, const struct xent_job *job, struct 
         row->finite = row->finite && part[p].finite;
     }
     const double z = (double)row->x_y - (double)row->frame.ref;
-    const struct row_result result = row_finish(others, row_exponential(z, row->frame.cut), z);
-    row->multiplier = job->grad_scale / result.sum;
-    const double loss = row->finite ? result.loss : (double)NAN;
+    const double e = row_exponential(z, row->frame.cut);
+    const struct row_result result = row_finish(others, e, z);
+    const double w_y = xent_job_class_weight(job, row->y);
+    const struct distribution t = {job->target_weight * w_y, 0, w_y, job->weights_sum, 0};
+    row->multiplier = job->grad_scale * distribution_total(t) / result.sum;
+    const double loss = row->finite ? distribution_loss(t, result.loss, 0) : (double)NAN;
     xent_job_add_loss(job, row->index, loss);
     if (job->loss)
         job->loss[row->index] = row->finite ? f64_to_f32(loss) : NAN;
     if (job->lse)
         job->lse[row->index] = row->finite ? f64_to_f32((double)row->frame.ref + result.log_sum) : NAN;
-    return row_target_gradient(others, result.sum, job->grad_scale);
+    return distribution_target_gradient(t, others, e, result.sum, job->grad_scale);
 }
 
 static void run_wave(struct wave *wave, const struct xent_job *job, const xent_executor *executor)

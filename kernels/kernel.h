@@ -45,12 +45,29 @@ struct xent_job {
     const int64_t *targets64;
     int64_t ignore_index;
     float *loss;       /* [rows] or NULL */
-    double grad_scale; /* every gradient entry is multiplied by it: in [2^-63, 1] */
+    double grad_scale; /* every gradient entry is multiplied by it */
+
+    /* The target distribution of a kept row: t_j = smoothing w_j + (target_weight w_y if j is the target y). */
+    const float *class_weights; /* w, [classes]; NULL: all 1 */
+    double weights_sum;         /* of w over all classes, in order */
+    double smoothing;           /* label_smoothing / classes */
+    double target_weight;       /* 1 - label_smoothing */
 
     /* Or NULL: row i's unrounded loss is added to sums[i >> sums_shift], so 2^sums_shift rows to a group. */
     double *sums;
     unsigned sums_shift;
 };
+
+static inline double xent_job_class_weight(const struct xent_job *job, size_t j)
+{
+    return job->class_weights ? (double)job->class_weights[j] : 1;
+}
+
+/* Whether every row's distribution is all its target's, and 1. */
+static inline bool xent_job_is_plain(const struct xent_job *job)
+{
+    return !job->class_weights && job->smoothing == 0;
+}
 
 /* Adds the unrounded loss of a kept row to its group's sum. Rows come in order. */
 static inline void xent_job_add_loss(const struct xent_job *job, size_t row, double loss)

@@ -92,6 +92,34 @@ static ALWAYS_INLINE void scale_span(const float *x, float *out, size_t begin, s
         scale_wide(x + kept, out + kept, end - kept, frame, m);
 }
 
+/* What the rest of a target distribution takes off: B w_j. */
+static NOINLINE void subtract_span(float *out, size_t count, const float *w, float B)
+{
+    if (w)
+        for (size_t j = 0; j < count; ++j)
+            out[j] -= B * w[j];
+    else
+        for (size_t j = 0; j < count; ++j)
+            out[j] -= B;
+}
+
+static size_t clamp(size_t j, size_t low, size_t high)
+{
+    return j < low ? low : j < high ? j : high;
+}
+
+/* A row whose targets are not all in one class, a slice at a time. */
+static void scale_and_subtract(const float *x, float *out, size_t classes, size_t zeros, size_t kept,
+                               struct frame frame, struct multiplier m, const float *w, float B)
+{
+    enum { SLICE = 2048 };
+    for (size_t begin = 0, end; begin < classes; begin = end) {
+        end = classes - begin < SLICE ? classes : begin + SLICE;
+        scale_span(x, out, begin, end, clamp(zeros, begin, end), clamp(kept, begin, end), frame, m);
+        subtract_span(out + begin, end - begin, w ? w + begin : NULL, B);
+    }
+}
+
 static void scale_part(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
                        struct frame frame, double v)
 {

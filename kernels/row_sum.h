@@ -13,7 +13,47 @@ struct pass {
     const float *x;
     float *keep; /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
     size_t skip; /* the class to leave out of the sum; none if not below the number of classes */
+    struct dot *dot; /* NULL, or receives the sum of w_j x_j too */
 };
+
+/* The sum of w_j x_j over the classes so far, in the same lanes and chunks as that of the exponentials. */
+struct dot {
+    const float *w; /* NULL: all 1 */
+    double lane[XENT_LANES];
+    double sum;
+};
+
+static double fold(double *lane)
+{
+    for (int half = XENT_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
+/* Adds classes from begin (a multiple of 32) to end of one chunk to their lanes. A weight of 0 makes nothing of -inf. */
+static NOINLINE void dot_span(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    double lane[XENT_LANES];
+    memcpy(lane, dot->lane, sizeof lane);
+    size_t j = begin;
+    for (; end - j >= XENT_LANES; j += XENT_LANES)
+        for (size_t l = 0; l < XENT_LANES; ++l) {
+            const double w = dot->w ? (double)dot->w[j + l] : 1;
+            lane[l] += w != 0 ? w * (double)x[j + l] : 0;
+        }
+    for (size_t l = 0; j + l < end; ++l) {
+        const double w = dot->w ? (double)dot->w[j + l] : 1;
+        lane[l] += w != 0 ? w * (double)x[j + l] : 0;
+    }
+    memcpy(dot->lane, lane, sizeof lane);
+}
+
+static void dot_fold(struct dot *dot)
+{
+    dot->sum += fold(dot->lane);
+    memset(dot->lane, 0, sizeof dot->lane);
+}
 
 /* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes. Stops before the
    first step with a logit that does not fit the mode, and returns how far it came. This is the loop that everything else
@@ -61,17 +101,17 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
 /* Compiled apart for each use, so that nothing around it decides which registers it gets. */
 static NOINLINE size_t sum_steps_forward(const float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, NULL, 0}, begin, end, lanes, false, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, NULL, 0, NULL}, begin, end, lanes, false, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_in_place(float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, x, 0}, begin, end, lanes, true, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, x, 0, NULL}, begin, end, lanes, true, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_apart(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, keep, 0}, begin, end, lanes, false, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, keep, 0, NULL}, begin, end, lanes, false, WINDOW, near_frame);
 }
 
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
@@ -161,14 +201,6 @@ static bool starts_in_window(const float *x, size_t begin, size_t end)
     return inside;
 }
 
-static double fold(double *lane)
-{
-    for (int half = XENT_LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l)
-            lane[l] += lane[l + half];
-    return lane[0];
-}
-
 /* Adds the classes from begin (a multiple of 32) to end, wherever their logits lie, to the lanes so far, which are 2^-896
    times too small, and folds all. */
 static double sum_rest(struct pass pass, size_t begin, size_t end, const vd *lanes, struct frame frame)
@@ -250,6 +282,21 @@ static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t en
     return kept;
 }
 
+/* The same, a slice at a time, with the sum of w_j x_j of each slice taken before its logits may be overwritten. */
+static size_t sum_narrow_and_dot(struct pass pass, size_t begin, size_t end, bool in_window, vd *lanes, enum mode *mode)
+{
+    enum { SLICE = 512 };
+    size_t kept = begin;
+    for (size_t slice = begin, next; slice < end; slice = next) {
+        next = end - slice < SLICE ? end : slice + SLICE;
+        dot_span(pass.dot, pass.x, slice, next);
+        if (kept == slice)
+            kept = sum_narrow(pass, slice, next, in_window || slice > begin, lanes, mode);
+    }
+    dot_fold(pass.dot);
+    return kept;
+}
+
 /* A row after the first pass. */
 struct summed {
     double others;      /* the sum over all classes but the one to skip */
@@ -309,7 +356,8 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
         vd lanes[VECTORS];
         zero_lanes(lanes);
         const bool narrow = mode != WIDE;
-        const size_t kept = sum_narrow(pass, begin, end, begin > 0, lanes, &mode);
+        const size_t kept = pass.dot ? sum_narrow_and_dot(pass, begin, end, begin > 0, lanes, &mode)
+                                     : sum_narrow(pass, begin, end, begin > 0, lanes, &mode);
         if (kept == end) {
             row.others += vd_fold(lanes) * 0x1p896;
             row.kept = end;
@@ -318,8 +366,13 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
         if (narrow) {
             /* Keeping anything takes a logit in the window, and none above is kept: then only the rest can make it far. */
             const float max = span_max(pass.x, kept, classes);
-            if (kept > 0 ? max >= XENT_NEAR_MAX : !row_is_near(max))
+            if (kept > 0 ? max >= XENT_NEAR_MAX : !row_is_near(max)) {
+                for (size_t rest = end; pass.dot && rest < classes; rest = chunk_end(rest, classes)) {
+                    dot_span(pass.dot, pass.x, rest, chunk_end(rest, classes));
+                    dot_fold(pass.dot);
+                }
                 return sum_row_far(pass, kept, classes, max);
+            }
             row.kept = kept;
         }
         row.others += sum_rest(pass, kept, end, lanes, near_frame);
@@ -332,7 +385,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 /* One chunk of a row that several tasks share, as if the row were near. */
 static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, struct xent_part *part)
 {
-    const struct pass pass = {x, keep, skip};
+    const struct pass pass = {x, keep, skip, NULL};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);
@@ -350,7 +403,7 @@ static void sum_part(const float *x, float *keep, size_t begin, size_t end, size
 /* The same again, for a row that has turned out far. */
 static void sum_part_far(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part)
 {
-    const struct pass pass = {x, NULL, skip};
+    const struct pass pass = {x, NULL, skip, NULL};
     vd lanes[VECTORS];
     zero_lanes(lanes);
     part->zeros = part->kept;

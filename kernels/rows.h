@@ -27,6 +27,9 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
     return !job->out ? COLUMNS_MAX : job->out == job->logits ? 64 : 32;
 }
 
+/* What a row's loss is about: nothing (softmax), its target, or a distribution around its target. */
+enum target { NO_TARGET, PLAIN_TARGET, DISTRIBUTION };
+
 /* Rows that are computed together. */
 struct batch {
     size_t count, classes;
@@ -35,6 +38,8 @@ struct batch {
     float *out[BATCH]; /* or NULL, for all */
     int64_t y[BATCH];  /* the target; -1: none, for all */
     float x_y[BATCH];  /* its logit */
+
+    struct distribution t[BATCH]; /* of targets, if not plain */
 
     double others[BATCH];
     float ref[BATCH], cut[BATCH]; /* the frame */
@@ -47,10 +52,10 @@ struct batch {
 };
 
 /* From sums to results, for so many rows. */
-static ALWAYS_INLINE void finish_rows(struct batch *b, int count, bool targets, double grad_scale)
+static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target target, double grad_scale)
 {
     double e[BATCH] = {0}, z[BATCH] = {0}, sum[BATCH], multiplier[BATCH];
-    for (int i = 0; targets && i < count; ++i) {
+    for (int i = 0; target != NO_TARGET && i < count; ++i) {
         z[i] = (double)b->x_y[i] - (double)b->ref[i];
         e[i] = row_exponential(z[i], b->cut[i]);
     }
@@ -60,12 +65,16 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, bool targets, 
         b->log_sum[i] = row.log_sum;
         sum[i] = row.sum;
     }
+    for (int i = 0; target == DISTRIBUTION && i < count; ++i)
+        b->loss[i] = distribution_loss(b->t[i], b->loss[i], (double)b->ref[i] + b->log_sum[i]);
     if (!b->out[0])
         return;
     for (int i = 0; i < count; ++i)
-        multiplier[i] = grad_scale / sum[i];
-    for (int i = 0; targets && i < count; ++i)
+        multiplier[i] = (target == DISTRIBUTION ? grad_scale * distribution_total(b->t[i]) : grad_scale) / sum[i];
+    for (int i = 0; target == PLAIN_TARGET && i < count; ++i)
         b->target_gradient[i] = row_target_gradient(b->others[i], sum[i], grad_scale);
+    for (int i = 0; target == DISTRIBUTION && i < count; ++i)
+        b->target_gradient[i] = distribution_target_gradient(b->t[i], b->others[i], e[i], sum[i], grad_scale);
     for (int i = 0; i < count; ++i) {
         const struct multiplier m = row_multiplier(multiplier[i]);
         b->exponent[i] = m.exponent;
@@ -76,7 +85,7 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, bool targets, 
 
 /* By constant numbers of rows: loops of known length become straight vector code. Rows that only fill up a vector get
    something harmless. */
-static void finish_batch(struct batch *b, bool targets, double grad_scale)
+static void finish_batch(struct batch *b, enum target target, double grad_scale)
 {
     const size_t count = b->count == 1 ? 1 : b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
     for (size_t i = b->count; i < count; ++i) {
@@ -84,13 +93,15 @@ static void finish_batch(struct batch *b, bool targets, double grad_scale)
         b->others[i] = 1;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
+        if (target == DISTRIBUTION)
+            b->t[i] = b->t[0];
     }
     if (count == 1)
-        finish_rows(b, 1, targets, grad_scale);
+        finish_rows(b, 1, target, grad_scale);
     else if (count == BATCH / 2)
-        finish_rows(b, BATCH / 2, targets, grad_scale);
+        finish_rows(b, BATCH / 2, target, grad_scale);
     else
-        finish_rows(b, BATCH, targets, grad_scale);
+        finish_rows(b, BATCH, target, grad_scale);
 }
 
 static void store_losses(const struct batch *b, const struct xent_job *job)
@@ -116,23 +127,28 @@ static void store_losses(const struct batch *b, const struct xent_job *job)
 }
 
 /* What a target's entry, or a row that is not finite, gets in place of the scaled exponentials. */
-static void store_exceptions(const struct batch *b, bool targets)
+static void store_exceptions(const struct batch *b, enum target target)
 {
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i])
             fill(b->out[i], b->classes, NAN);
-        else if (targets)
+        else if (target != NO_TARGET)
             b->out[i][b->y[i]] = b->target_gradient[i];
     }
 }
 
 /* Every row by itself. */
-static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, bool targets, double grad_scale)
+static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, enum target target, double grad_scale)
 {
     size_t zeros[BATCH], kept[BATCH];
     for (size_t i = 0; i < b->count; ++i) {
-        b->x_y[i] = targets ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
-        const struct summed row = sum_row((struct pass){b->x[i], b->out[i], (size_t)b->y[i]}, b->classes);
+        b->x_y[i] = target != NO_TARGET ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
+        struct dot dot = {.w = job->class_weights};
+        const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
+        const struct pass pass = {b->x[i], b->out[i], (size_t)b->y[i], smooth ? &dot : NULL};
+        const struct summed row = sum_row(pass, b->classes);
+        if (smooth)
+            b->t[i].D = dot.sum;
         b->others[i] = row.others;
         b->ref[i] = row.frame.ref;
         b->cut[i] = row.frame.cut;
@@ -140,17 +156,20 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
         zeros[i] = row.zeros;
         kept[i] = row.kept;
     }
-    finish_batch(b, targets, grad_scale);
+    finish_batch(b, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
         return;
     for (size_t i = 0; i < b->count; ++i) {
         const struct frame frame = {b->ref[i], b->cut[i]};
         const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
-        if (b->finite[i])
+        if (b->finite[i] && target == DISTRIBUTION && job->smoothing > 0)
+            scale_and_subtract(b->x[i], b->out[i], b->classes, zeros[i], kept[i], frame, m, job->class_weights,
+                               f64_to_f32(grad_scale * job->smoothing));
+        else if (b->finite[i])
             scale_span(b->x[i], b->out[i], 0, b->classes, zeros[i], kept[i], frame, m);
     }
-    store_exceptions(b, targets);
+    store_exceptions(b, target);
 }
 
 /* Finds the frames of a block of rows from at on. */
@@ -193,7 +212,7 @@ static bool sum_block(struct batch *b, int at, const int32_t *y, struct columns 
 
 /* Rows of few classes by columns. Everything is read before anything is written: rows that only fill up a vector are the
    first one again. */
-static void run_columns(struct batch *b, const struct xent_job *job, bool targets, double grad_scale, int *framed)
+static void run_columns(struct batch *b, const struct xent_job *job, enum target target, double grad_scale, int *framed)
 {
     enum { BLOCKS = BATCH / VW };
     struct columns columns[BLOCKS];
@@ -203,17 +222,19 @@ static void run_columns(struct batch *b, const struct xent_job *job, bool target
         b->x[i] = b->x[0];
         b->out[i] = b->out[0];
         b->y[i] = b->y[0];
+        if (target == DISTRIBUTION)
+            b->t[i] = b->t[0];
     }
     for (int i = 0; i < BATCH; ++i) {
         y[i] = (int32_t)b->y[i];
-        b->x_y[i] = targets ? b->x[i][b->y[i]] : 0;
+        b->x_y[i] = target != NO_TARGET ? b->x[i][b->y[i]] : 0;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
         b->finite[i] = true;
     }
     for (int k = 0; k < BLOCKS; ++k)
         plain[k] = sum_block(b, k * VW, y, &columns[k], framed);
-    finish_rows(b, BATCH, targets, grad_scale);
+    finish_rows(b, BATCH, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
         return;
@@ -235,7 +256,7 @@ static void run_columns(struct batch *b, const struct xent_job *job, bool target
         else
             columns_scale_wide(&columns[k], b->classes, b->exponent + at, b->hi + at, b->lo + at, b->out + at);
     }
-    store_exceptions(b, targets);
+    store_exceptions(b, target);
 }
 
 static void ignore_row(const struct xent_job *job, size_t row)
@@ -250,20 +271,24 @@ static void ignore_row(const struct xent_job *job, size_t row)
 
 /* Takes up to limit rows from first on, but ignored ones, which are done with. Returns the first row that is left. */
 static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *job, size_t first, size_t last,
-                                       size_t limit, bool targets)
+                                       size_t limit, enum target target)
 {
     size_t i = first;
     size_t count = 0;
     for (; i < last && count < limit; ++i) {
-        const int64_t target = targets ? xent_job_target(job, i) : -1;
-        if (targets && target == job->ignore_index) {
+        const int64_t y = target != NO_TARGET ? xent_job_target(job, i) : -1;
+        if (target != NO_TARGET && y == job->ignore_index) {
             ignore_row(job, i);
             continue;
         }
         b->row[count] = i;
         b->x[count] = job->logits + i * job->logits_stride;
         b->out[count] = job->out ? job->out + i * job->out_stride : NULL;
-        b->y[count] = target;
+        b->y[count] = y;
+        if (target == DISTRIBUTION) {
+            const double w_y = xent_job_class_weight(job, (size_t)y);
+            b->t[count] = (struct distribution){job->target_weight * w_y, job->smoothing, w_y, job->weights_sum, 0};
+        }
         ++count;
     }
     b->count = count;
@@ -273,31 +298,34 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
 
 /* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly
    while the stores are on their way. */
-static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, bool targets,
+static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, enum target target,
                                    double grad_scale)
 {
     const size_t limit = batch_limit(job);
     struct batch batches[2];
     int framed = 0;
-    size_t next = fill_batch(&batches[0], job, first, last, limit, targets);
+    size_t next = fill_batch(&batches[0], job, first, last, limit, target);
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
-        next = fill_batch(&batches[1 - turn], job, next, last, limit, targets);
-        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job))
-            run_columns(b, job, targets, grad_scale, &framed);
+        next = fill_batch(&batches[1 - turn], job, next, last, limit, target);
+        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job) && !(target == DISTRIBUTION && job->smoothing > 0))
+            run_columns(b, job, target, grad_scale, &framed);
         else
-            run_batch(b, job, targets, grad_scale);
+            run_batch(b, job, target, grad_scale);
     }
 }
 
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
-    run_rows(job, first, last, true, job->grad_scale);
+    if (xent_job_is_plain(job))
+        run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
+    else
+        run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
 }
 
 static void softmax(const struct xent_job *job, size_t first, size_t last)
 {
-    run_rows(job, first, last, false, 1);
+    run_rows(job, first, last, NO_TARGET, 1);
 }
 
 /* The first class with the largest logit, leaving out any NaN; classes if there is none. */
@@ -316,7 +344,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = job->logits + i * job->logits_stride;
         float *out = job->out + i * job->out_stride;
         const size_t y = row_argmax(x, job->classes);
-        const struct summed sums = sum_row((struct pass){x, NULL, y}, job->classes);
+        const struct summed sums = sum_row((struct pass){x, NULL, y, NULL}, job->classes);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;

@@ -86,6 +86,26 @@ static double sum_others(const float *x, size_t classes, size_t skip, struct fra
     return total;
 }
 
+static struct distribution row_distribution(const struct xent_job *job, const float *x, size_t y)
+{
+    const double w_y = xent_job_class_weight(job, y);
+    struct distribution t = {job->target_weight * w_y, job->smoothing, w_y, job->weights_sum, 0};
+    const size_t chunk = xent_chunk(job->classes);
+    for (size_t begin = 0; t.b > 0 && begin < job->classes; begin += chunk) {
+        double lane[XENT_LANES] = {0};
+        for (size_t j = begin; j < job->classes && j < begin + chunk; ++j) {
+            const double w = xent_job_class_weight(job, j);
+            if (w != 0)
+                lane[j % XENT_LANES] += w * (double)x[j];
+        }
+        for (int half = XENT_LANES / 2; half > 0; half /= 2)
+            for (int l = 0; l < half; ++l)
+                lane[l] += lane[l + half];
+        t.D += lane[0];
+    }
+    return t;
+}
+
 /* out_j = e_j * v for every class. */
 static void scale_row(const float *x, float *out, size_t classes, struct frame frame, double v)
 {
@@ -121,13 +141,20 @@ static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
                 const struct frame frame = row_frame(max);
                 const double others = sum_others(x, job->classes, y, frame);
                 const double z = (double)x[y] - (double)frame.ref;
-                const struct row_result row = row_finish(others, row_exponential(z, frame.cut), z);
-                xent_job_add_loss(job, i, row.loss);
-                loss = f64_to_f32(row.loss);
-                lse = f64_to_f32((double)frame.ref + row.log_sum);
+                const double e = row_exponential(z, frame.cut);
+                const struct row_result row = row_finish(others, e, z);
+                const double log_sum_exp = (double)frame.ref + row.log_sum;
+                const struct distribution t = row_distribution(job, x, y);
+                const double row_loss = distribution_loss(t, row.loss, log_sum_exp);
+                xent_job_add_loss(job, i, row_loss);
+                loss = f64_to_f32(row_loss);
+                lse = f64_to_f32(log_sum_exp);
                 if (grad) {
-                    scale_row(x, grad, job->classes, frame, job->grad_scale / row.sum);
-                    grad[y] = row_target_gradient(others, row.sum, job->grad_scale);
+                    scale_row(x, grad, job->classes, frame, job->grad_scale * distribution_total(t) / row.sum);
+                    const float B = f64_to_f32(job->grad_scale * t.b);
+                    for (size_t j = 0; t.b > 0 && j < job->classes; ++j)
+                        grad[j] -= B * (job->class_weights ? job->class_weights[j] : 1);
+                    grad[y] = distribution_target_gradient(t, others, e, row.sum, job->grad_scale);
                 }
             } else {
                 loss = lse = NAN;

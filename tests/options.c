@@ -5,6 +5,7 @@
 
 #include "guard.h"
 
+#include <float.h>
 #include <limits.h>
 #include <math.h>
 
@@ -23,17 +24,17 @@ END_TEST
 START_TEST(label_smoothing)
 {
     static const float bad[] = {-0.1f, 1.0001f, 2.0f, NAN, INFINITY, -INFINITY, -1e-45f};
-    static const float later[] = {0.1f, 1.0f, 0.5f, 1e-45f};
+    static const float good[] = {0.1f, 1.0f, 0.5f, 1e-45f};
     struct problem p;
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         problem_init(&p);
         p.options.label_smoothing = bad[i];
         expect_refused(&p, "label smoothing outside its range", XENT_ERR_OPTION);
     }
-    for (size_t i = 0; i < sizeof later / sizeof later[0]; i++) {
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
         problem_init(&p);
-        p.options.label_smoothing = later[i];
-        expect_refused(&p, "label smoothing", XENT_ERR_UNSUPPORTED);
+        p.options.label_smoothing = good[i];
+        expect_accepted(&p, "label smoothing");
     }
     problem_init(&p);
     p.options.label_smoothing = -0.0f;
@@ -43,11 +44,19 @@ END_TEST
 
 START_TEST(class_weights)
 {
-    static const float weights[CLASSES] = {1, 1, 1, 1};
+    static const float bad[] = {-1, -1e-45f, NAN, INFINITY, -INFINITY, 0x1.000002p60f, FLT_MAX};
+    float weights[CLASSES] = {1, 0, XENT_MAX_CLASS_WEIGHT, 1e-45f};
     struct problem p;
     problem_init(&p);
     p.options.class_weights = weights;
-    expect_refused(&p, "class weights", XENT_ERR_UNSUPPORTED);
+    expect_accepted(&p, "class weights");
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        problem_init(&p);
+        weights[i % CLASSES] = bad[i];
+        p.options.class_weights = weights;
+        expect_refused(&p, "a bad class weight", XENT_ERR_OPTION);
+        weights[i % CLASSES] = 1;
+    }
 }
 END_TEST
 

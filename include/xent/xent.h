@@ -64,9 +64,8 @@ typedef enum xent_status {
     XENT_ERR_OVERLAP = 5,         /* an output overlaps another array without being exactly in place */
     XENT_ERR_TARGET = 6,          /* a target is neither in [0, classes) nor ignore_index; see error_row */
     XENT_ERR_OPTION = 7,          /* an option has a value outside its range, or struct_size is wrong */
-    XENT_ERR_UNSUPPORTED = 8,     /* a valid option that this version does not compute yet */
-    XENT_ERR_ISA_UNKNOWN = 9,     /* xent_select: no kernel of that name in this build */
-    XENT_ERR_ISA_UNAVAILABLE = 10 /* xent_select: this CPU or its operating system cannot run that kernel */
+    XENT_ERR_ISA_UNKNOWN = 8,     /* xent_select: no kernel of that name in this build */
+    XENT_ERR_ISA_UNAVAILABLE = 9  /* xent_select: this CPU or its operating system cannot run that kernel */
 } xent_status;
 
 typedef enum xent_reduction {
@@ -74,6 +73,8 @@ typedef enum xent_reduction {
     XENT_SUM = 1,  /* sum of the kept rows' losses */
     XENT_NONE = 2  /* one loss per row, 0 for an ignored row */
 } xent_reduction;
+
+#define XENT_MAX_CLASS_WEIGHT 0x1p60f
 
 /*
  * Where a call may run its tasks: the caller's own thread pool. xent/openmp.h and xent/pthreadpool.h are two of them.
@@ -98,8 +99,8 @@ typedef struct xent_options {
                                    also lie inside [0, classes) */
     size_t logits_stride;       /* elements from one row of logits to the next; 0: classes */
     size_t grad_stride;         /* the same for grad; 0: classes */
-    float label_smoothing;      /* 0. Other values in [0, 1] return XENT_ERR_UNSUPPORTED in this version */
-    const float *class_weights; /* NULL. Anything else returns XENT_ERR_UNSUPPORTED in this version */
+    float label_smoothing;      /* 0. In [0, 1]: the part of a target that is spread evenly over all classes */
+    const float *class_weights; /* [classes] in [0, XENT_MAX_CLASS_WEIGHT], or NULL: all 1. See "targets" below */
     float *lse;                 /* [rows] or NULL: receives the log-sum-exp of every kept row, +0 for an ignored row */
     size_t *error_row;          /* NULL, or receives the first bad row when the status is XENT_ERR_TARGET; otherwise
                                    not written */
@@ -124,10 +125,20 @@ typedef struct xent_options {
  *            between the rows of a strided grad are not touched.
  *   options  NULL: XENT_OPTIONS_INIT, which is PyTorch's defaults
  *
+ * Targets. With label smoothing a and class weights w a row's target distribution is t_j = w_j (a/classes + (1 - a) [j == y]),
+ * and
+ *
+ *     loss = sum_j t_j (lse - x_j),      dloss/dx_j = (sum_k t_k) softmax(x)_j - t_j
+ *
+ * as in torch.nn.CrossEntropyLoss; a mean divides the sum of the losses by the sum of w_y over the kept rows. Where that sum
+ * is 0 the mean is NaN or infinite, and its gradient 0. A class of weight 0 counts nothing, also if its logit is -inf.
+ *
  * Any element-aligned address does. rows may be 0: the sum is 0, the mean NaN, nothing else is written.
  *
  * Error bounds: loss 2 ULP, gradient 3 ULP, a reduced loss 2 ULP of the exact sum or mean; lse 1.5 * 2^-24 absolute
- * plus half an ULP. Sums over rows are accumulated in double in an order that only the number of rows decides.
+ * plus half an ULP. With label smoothing, where terms may cancel: loss (2^-23 + 2^-48 max_j |x_j|) sum_j t_j more, a
+ * gradient entry 3 ULP of the larger of its two terms. Sums over rows are accumulated in double in an order that only the
+ * number of rows decides.
  *
  * Cost: one read of the logits from memory for a forward; for a fused call in place one read and one write.
  */
