@@ -1,0 +1,125 @@
+/*
+ * The sum of the losses in double, of which a call shows only the first 24 bits: on every executor it has the bits of
+ * the order that docs/numerics.md prescribes.
+ */
+#include "dispatch/run.h"
+#include "dispatch/select.h"
+
+#include "../executors.h"
+#include "../support.h"
+
+#include <stdlib.h>
+
+enum { MOST_GROUPS = 256 };
+
+static double run(const struct xent_job *job, size_t rows, const xent_executor *executor)
+{
+    return xent_run_cross_entropy(xent_active_kernel(), job, rows, executor);
+}
+
+/* Each row by itself, added group by group. */
+static double sum_in_order(const struct xent_job *job, size_t rows)
+{
+    size_t group_rows = 1;
+    while ((rows + group_rows - 1) / group_rows > MOST_GROUPS)
+        group_rows *= 2;
+    double sum = 0;
+    for (size_t first = 0; first < rows; first += group_rows) {
+        double group = 0;
+        for (size_t i = first; i < rows && i < first + group_rows; i++) {
+            struct xent_job row = *job;
+            row.logits += i * job->classes;
+            row.targets32 += i;
+            group += run(&row, 1, NULL);
+        }
+        sum += group;
+    }
+    return sum;
+}
+
+static void expect_sum(double got, double expected)
+{
+    if (memcmp(&got, &expected, sizeof got) != 0)
+        fail_case("got %a, expected %a", got, expected);
+}
+
+static void check_sum(struct rng *rng, const struct xent_job *job, size_t rows)
+{
+    double expected = sum_in_order(job, rows);
+    if (!(expected > 0))
+        fail_case("there is nothing to sum: %a", expected);
+    expect_sum(run(job, rows, NULL), expected);
+    for (int order = IN_ORDER; order < ORDERS; order++) {
+        for (size_t threads = 1; threads <= 16; threads += 1 + rng_below(rng, 8)) {
+            struct watched watched;
+            watched_init(&watched, (enum order)order, threads, rng_next(rng));
+            name_detail("%s, %s", xent_isa(), watched_describe(&watched).text);
+            expect_sum(run(job, rows, &watched.executor), expected);
+            watched_expect_sane(&watched);
+        }
+    }
+}
+
+/* Losses of all sizes, so that hardly any two orders have the same sum; no NaN, which would have no order at all. If
+   rows are confident, the last bits of their losses are those of the sum within the row: its terms are floats, which a
+   double adds exactly unless they are of all sizes, too. */
+static void fill(struct rng *rng, float *logits, int32_t *targets, size_t rows, size_t classes, bool confident)
+{
+    for (size_t i = 0; i < rows; i++) {
+        float scale = confident ? 5.0f : rng_chance(rng, 0.1) ? 30.0f : 1.0f;
+        for (size_t j = 0; j < classes; j++)
+            logits[i * classes + j] = scale * rng_normal(rng);
+        targets[i] = i > 0 && rng_chance(rng, 0.05) ? -100 : (int32_t)rng_below(rng, classes);
+        if (confident && targets[i] >= 0)
+            logits[i * classes + (size_t)targets[i]] = 50.0f;
+    }
+}
+
+static void check_shape(struct rng *rng, size_t rows, size_t classes, bool confident)
+{
+    float *logits = allocate(rows * classes * sizeof *logits);
+    int32_t *targets = allocate(rows * sizeof *targets);
+    fill(rng, logits, targets, rows, classes, confident);
+    struct xent_job job = {.logits = logits,
+                           .logits_stride = classes,
+                           .classes = classes,
+                           .targets32 = targets,
+                           .ignore_index = -100,
+                           .grad_scale = 1,
+                           .target_weight = 1,
+                           .weights_sum = (double)classes};
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        name_case("%zu rows of %zu classes, %s", rows, classes, confident ? "confident" : "any");
+        check_sum(rng, &job, rows);
+    }
+    free(logits);
+    free(targets);
+}
+
+START_TEST(order_of_sums)
+{
+    static const struct {
+        size_t rows, classes;
+    } cases[] = {
+        {1, 3},      {15, 9},     {255, 700},  {256, 700},  {257, 400}, {300, 600},  {511, 300},
+        {512, 300},  {513, 300},  {1000, 40},  {1025, 150}, {2049, 20}, {4096, 100}, {4097, 10},
+        {20000, 30}, {65536, 10}, {65537, 10}, {70001, 2},  {1, 50000}, {1, 90000},  {1, 140000},
+        {1, 262144}, {2, 66000},  {3, 40000},  {8, 20000},  {17, 9000}, {39, 8200},
+    };
+    struct rng rng = rng_stream(1);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        if (scaled_chance(&rng))
+            check_shape(&rng, cases[i].rows, cases[i].classes, false);
+        if (scaled_chance(&rng))
+            check_shape(&rng, cases[i].rows, cases[i].classes, true);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("sums");
+    tcase_add_test(add_case(suite, "order"), order_of_sums);
+    return run_suite(suite);
+}
