@@ -1,6 +1,7 @@
 /* The public calls: arguments checked once, then rows handed to the kernel in use. */
 #include "xent/xent.h"
 
+#include "arguments.h"
 #include "kernels/f64.h"
 #include "run.h"
 #include "select.h"
@@ -8,52 +9,6 @@
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
-
-/* An array of rows as the caller gave it. */
-struct matrix {
-    const float *data;
-    size_t rows, classes, stride;
-};
-
-static xent_status check_matrix(const struct matrix *m)
-{
-    if (m->stride < m->classes)
-        return XENT_ERR_STRIDE;
-    if (m->rows > 0 && m->stride > PTRDIFF_MAX / sizeof(float) / m->rows)
-        return XENT_ERR_SIZE;
-    return XENT_OK;
-}
-
-static bool apart(const void *a, size_t a_bytes, const void *b, size_t b_bytes)
-{
-    const uintptr_t p = (uintptr_t)a, q = (uintptr_t)b;
-    return a_bytes == 0 || b_bytes == 0 || (p < q ? q - p >= a_bytes : p - q >= b_bytes);
-}
-
-/* The bytes from a matrix's first element to its last. */
-static size_t span(const struct matrix *m)
-{
-    return m->rows == 0 ? 0 : ((m->rows - 1) * m->stride + m->classes) * sizeof(float);
-}
-
-/* Whether two matrices of the same shape share no element: apart as a whole, or rows of one in the gaps of the other. */
-static bool matrices_apart(const struct matrix *a, const struct matrix *b)
-{
-    if (apart(a->data, span(a), b->data, span(b)))
-        return true;
-    const size_t pitch = a->stride * sizeof(float), row = a->classes * sizeof(float);
-    if (a->stride != b->stride)
-        return false;
-    const uintptr_t p = (uintptr_t)a->data, q = (uintptr_t)b->data;
-    const size_t offset = (size_t)(p < q ? q - p : p - q) % pitch;
-    return offset >= row && pitch - offset >= row;
-}
-
-/* The output is the input itself, or shares nothing with it. */
-static bool in_place_or_apart(const struct matrix *in, const struct matrix *out)
-{
-    return (in->data == out->data && (in->stride == out->stride || in->rows == 1)) || matrices_apart(in, out);
-}
 
 static xent_status read_options(const xent_options *given, xent_options *options)
 {
@@ -68,18 +23,8 @@ static xent_status read_options(const xent_options *given, xent_options *options
         offsetof(xent_options, class_weights),   offsetof(xent_options, lse),
         offsetof(xent_options, error_row),       offsetof(xent_options, executor),
     };
-    bool known = given->struct_size >= sizeof *options;
-    for (size_t i = 0; i < sizeof older / sizeof *older; ++i)
-        known |= given->struct_size == older[i];
-    if (!known)
+    if (!read_struct(given, given->struct_size, options, sizeof *options, older, sizeof older / sizeof *older))
         return XENT_ERR_OPTION;
-    if (given->struct_size > sizeof *options) {
-        const unsigned char *bytes = (const unsigned char *)given;
-        for (size_t i = sizeof *options; i < given->struct_size; ++i)
-            if (bytes[i] != 0)
-                return XENT_ERR_OPTION;
-    }
-    memcpy(options, given, given->struct_size < sizeof *options ? given->struct_size : sizeof *options);
     if (options->reduction != XENT_MEAN && options->reduction != XENT_SUM && options->reduction != XENT_NONE)
         return XENT_ERR_OPTION;
     if (!(options->label_smoothing >= 0.0f && options->label_smoothing <= 1.0f))

@@ -294,6 +294,7 @@ typedef vf sf;
 #define sfma vfma
 
 #include "kernels/algorithm.h"
+#include "kernels/bce.h"
 
 extern const struct xent_kernel XENT_KERNEL(avx2);
 const struct xent_kernel XENT_KERNEL(avx2) = {
@@ -301,4 +302,5 @@ const struct xent_kernel XENT_KERNEL(avx2) = {
     sum_part,
     sum_part_far,
     scale_part,
+    .bce = bce,
 };

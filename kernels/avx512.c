@@ -314,6 +314,7 @@ static ALWAYS_INLINE sf sfma(sf a, sf b, sf c)
 }
 
 #include "kernels/algorithm.h"
+#include "kernels/bce.h"
 
 extern const struct xent_kernel XENT_KERNEL(avx512);
 const struct xent_kernel XENT_KERNEL(avx512) = {
@@ -326,4 +327,5 @@ const struct xent_kernel XENT_KERNEL(avx512) = {
     sum_part,
     sum_part_far,
     scale_part,
+    .bce = bce,
 };

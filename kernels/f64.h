@@ -65,8 +65,17 @@ static inline float f64_to_f32(double v)
     return a < 0x1p-126 ? tiny : (float)v;
 }
 
+/* A float as the double it stands for, a subnormal one too whatever the caller's denormals-are-zero bit says. */
+static inline double f64_from_f32(float v)
+{
+    const uint32_t magnitude = f32_bits(v) & 0x7fffffff;
+    const double tiny = (double)(int32_t)magnitude * 0x1p-149;
+    return magnitude < 0x00800000 ? (f32_bits(v) >> 31 ? -tiny : tiny) : (double)v;
+}
+
 #define F64_LN2_HI 0x1.62e42feep-1 /* 32 bits: exact when multiplied by an exponent */
 #define F64_LN2_LO 0x1.a39ef35793c76p-33
+#define F64_LN2 0x1.62e42fefa39efp-1
 
 /* exp(z) for |z| <= 700: z = n ln2 + r, Taylor to r^13 / 13! < 2^-52. */
 static inline double f64_exp(double z)
@@ -91,6 +100,28 @@ static inline double f64_2atanh(double f)
     const double p45 = 2.0 / 11 + w * (2.0 / 13), p67 = 2.0 / 15 + w * (2.0 / 17);
     const double p89 = 2.0 / 19 + w * (2.0 / 21);
     return 2 * f + f * (w * ((p01 + w2 * p23) + w4 * ((p45 + w2 * p67) + w4 * p89)));
+}
+
+/*
+ * For u in [0, 1]: log(1 + u), and 1 / (1 + u), from the same division. log(1 + u) = 2 atanh(u / (2 + u)) where that
+ * argument is within the series' reach, and elsewhere ln2 + log((1 + u) / 2) = ln2 + 2 atanh((u - 1) / (u + 3)), a
+ * difference that leaves at least half of ln2. Both results have relative errors below 2^-50, however small u is:
+ * where it is below 2^-60 it is its own logarithm, and no square of it is formed that could be subnormal. (So the choices
+ * stay nested as they are: with one for the quotient as a whole gcc computes the series of every u, and takes twice the time
+ * where squares are subnormal.)
+ */
+struct f64_log1p {
+    double log, inverse;
+};
+
+static inline struct f64_log1p f64_log1p(double u)
+{
+    const int big = u > 0.4142, tiny = u < 0x1p-60;
+    const double whole = 1 + u, denominator = u + (big ? 3.0 : 2.0);
+    const double both = 1 / (whole * denominator);
+    const double f = (tiny ? 0 : big ? u - 1 : u) * (both * whole);
+    const double base = big ? F64_LN2 : tiny ? u : 0;
+    return (struct f64_log1p){base + f64_2atanh(f), both * denominator};
 }
 
 /* A normal s > 0 as 2^n * m with m in [0.7, 1.42), so that log(s) = n ln2 + 2 atanh((m - 1) / (m + 1)), |f| <= 0.1716. */

@@ -98,6 +98,29 @@ struct xent_part {
     bool finite;        /* whether there is no NaN */
 };
 
+/* Numbers in memory: element [i][j] is data[i * row_stride + j * class_stride]. Either stride may be 0. */
+struct xent_plane {
+    const float *data;
+    size_t row_stride, class_stride;
+};
+
+/*
+ * A validated problem of binary cross entropy. Element [i][j] has the number i * classes + j. A plane with
+ * row_stride == classes * class_stride is read as one long row. The gradient, if there is one, is written to the logits
+ * themselves or to memory that is apart from every plane.
+ */
+struct xent_bce_job {
+    size_t classes;
+    struct xent_plane logits, targets;
+    struct xent_plane weights, pos_weight; /* data NULL: 1 */
+    float *grad; /* or NULL; element [i][j] is grad[i * grad_row_stride + j * grad_class_stride] */
+    size_t grad_row_stride, grad_class_stride;
+    float *loss;       /* by the elements' numbers, or NULL */
+    double grad_scale; /* every gradient entry is multiplied by it: in [2^-63, 1] */
+    double *sums;      /* the sum of the unrounded losses of elements [c * chunk, (c + 1) * chunk) goes to sums[c] */
+    size_t chunk;      /* a multiple of XENT_CHUNK */
+};
+
 struct xent_kernel {
     const char *name;
     uint32_t needs; /* enum xent_cpu_feature bits */
@@ -118,6 +141,9 @@ struct xent_kernel {
     void (*sum_part_far)(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part);
     void (*scale_part)(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
                        struct frame frame, double v);
+
+    /* Elements [first, last) of a binary cross entropy: whole chunks but for the end of the problem. */
+    void (*bce)(const struct xent_bce_job *job, size_t first, size_t last);
 };
 
 /* Kernel sources name their one external symbol with this, so that it is the same everywhere. */

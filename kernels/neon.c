@@ -287,6 +287,7 @@ typedef vf sf;
 #define sfma vfma
 
 #include "kernels/algorithm.h"
+#include "kernels/bce.h"
 
 extern const struct xent_kernel XENT_KERNEL(neon);
-const struct xent_kernel XENT_KERNEL(neon) = {"neon", XENT_CPU_NEON, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part};
+const struct xent_kernel XENT_KERNEL(neon) = {"neon", XENT_CPU_NEON, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part, .bce = bce};

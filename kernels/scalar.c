@@ -2,6 +2,7 @@
  * The scalar kernel: docs/numerics.md word for word in plain C, written apart from the SIMD text. It is the fallback
  * for any CPU and the oracle that the bits of every other kernel are compared with.
  */
+#include "kernels/bce.h"
 #include "kernels/kernel.h"
 #include "kernels/row.h"
 
@@ -246,5 +247,5 @@ static void scale_part(const float *x, float *out, size_t begin, size_t end, con
 
 extern const struct xent_kernel XENT_KERNEL(scalar);
 const struct xent_kernel XENT_KERNEL(scalar) = {
-    "scalar", 0, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part,
+    "scalar", 0, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part, .bce = bce,
 };

@@ -170,6 +170,79 @@ XENT_API xent_status xent_softmax_f32(const float *logits, size_t rows, size_t c
 XENT_API xent_status xent_log_softmax_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride,
                                           float *log_probs, size_t log_probs_stride);
 
+/*
+ * Options of xent_bce_f32: start from XENT_BCE_OPTIONS_INIT and set what you need.
+ */
+typedef struct xent_bce_options {
+    size_t struct_size;         /* sizeof(xent_bce_options) */
+    xent_reduction reduction;   /* XENT_MEAN: over all rows * classes elements, whatever their weights */
+    size_t logits_stride;       /* elements from one row of logits to the next; 0: classes */
+    size_t targets_stride;      /* the same for targets; 0: classes */
+    size_t grad_stride;         /* the same for grad; 0: classes */
+    const float *weights;       /* NULL, or w_ij = weights[i * weight_row_stride + j * weight_class_stride] */
+    size_t weight_row_stride;   /* 0: the same weights in every row */
+    size_t weight_class_stride; /* 0: the same weight for every class. So [classes] has strides 0 and 1, [rows] 1 and 0,
+                                   [rows][classes] classes and 1, a single weight 0 and 0 */
+    const float *pos_weight;    /* NULL, or [classes]: p_j, the weight of a class's positive targets */
+    const xent_executor *executor; /* NULL: all work is done by the calling thread */
+} xent_bce_options;
+
+#ifdef __cplusplus
+#define XENT_BCE_OPTIONS_INIT                                                                                          \
+    { sizeof(xent_bce_options), XENT_MEAN, 0, 0, 0, nullptr, 0, 0, nullptr, nullptr }
+#else
+#define XENT_BCE_OPTIONS_INIT                                                                                          \
+    { sizeof(xent_bce_options), XENT_MEAN, 0, 0, 0, NULL, 0, 0, NULL, NULL }
+#endif
+
+/*
+ * Binary cross entropy of each logit with a target of its own, and the gradient with respect to the logits: as many
+ * yes-or-no questions as there are elements. It is what torch.nn.BCEWithLogitsLoss computes. With
+ * softplus(x) = log(1 + exp(x)) and sigmoid(x) = 1 / (1 + exp(-x)),
+ *
+ *     loss_ij     = w_ij (p_j t_ij softplus(-x_ij) + (1 - t_ij) softplus(x_ij))
+ *     dloss/dx_ij = w_ij ((1 - t_ij) sigmoid(x_ij) - p_j t_ij sigmoid(-x_ij))
+ *
+ *   logits   [rows][classes], rows logits_stride elements apart; may be NULL only if rows is 0
+ *   targets  [rows][classes], rows targets_stride elements apart: 0, 1 or any number between, or beyond (the formula is
+ *            linear in t and is applied to whatever is there); may be NULL only if rows is 0
+ *   loss     1 value for XENT_MEAN and XENT_SUM; [rows][classes] without gaps for XENT_NONE, whatever the strides
+ *   grad     [rows][classes], rows grad_stride elements apart: d loss / d logits. With mean and sum it is the gradient
+ *            of the reduced loss, with none that of each element's own loss. NULL: forward only. It may be the logits
+ *            themselves with the same stride (in place); otherwise disjoint from every input. Elements between the
+ *            rows of a strided grad are not touched.
+ *   options  NULL: XENT_BCE_OPTIONS_INIT, which is PyTorch's defaults
+ *
+ * No output may overlap another array but grad the logits; inputs may overlap each other. From weights everything
+ * between the first and the last one used counts as theirs. Any element-aligned address does. rows may be 0: the sum is
+ * 0, the mean NaN, nothing else is written. Statuses are those of xent_fused_f32, but no target is ever bad.
+ *
+ * n elements may be one row of n classes, n rows of one class or anything between: results and cost are the same.
+ *
+ * Error bounds, for targets in [0, 1] and weights that are not negative: loss 2 ULP, gradient 3 ULP, a reduced loss
+ * 2 ULP of the exact sum or mean. The gradient of a soft target is a difference a - b of the two terms above, and 0
+ * where sigmoid(x) = p t / (1 - t + p t): its bound holds where |a - b| >= 2^-26 (a + b), and so everywhere for t = 0
+ * and t = 1; closer to that zero the error is at most 2^-49 (a + b) and half an ULP. Other targets and weights of both
+ * signs make such a difference of the loss and of the reduced loss too, and bounds of the same kind hold.
+ *
+ * Special values. A term whose coefficient, w p t or w (1 - t), is exactly 0 is 0 even if its softplus is infinite. A
+ * logit of +inf has loss 0 and gradient 0 for t = 1, loss +inf and gradient w for t = 0; -inf has loss 0 and gradient 0
+ * for t = 0, loss +inf and gradient -w p for t = 1. A loss or gradient of zero is always +0. An element with a NaN for
+ * its logit, target or a weight has a NaN loss and a NaN gradient and makes the reduced loss NaN; no other element
+ * notices. Infinite targets and weights give what IEEE arithmetic makes of the formula, mostly NaN.
+ *
+ * Bits. The bits of an element's results depend on its logit, target and weights, the gradient's with XENT_MEAN on
+ * rows * classes too, and those of a reduced loss on the elements in their order, row by row. Nothing else matters: not
+ * the instruction set, strides, addresses, the executor, the division into rows, or whether the gradient goes in place
+ * or is asked for. A weight of 1 is the same as none. Flush-to-zero and denormals-are-zero change no bit, also of
+ * subnormal inputs and results.
+ *
+ * Threads and signals: as for every function here. Cost: one read of each array and one write of grad; the arithmetic,
+ * in double, takes longer than they do.
+ */
+XENT_API xent_status xent_bce_f32(const float *logits, const float *targets, size_t rows, size_t classes, float *loss,
+                                  float *grad, const xent_bce_options *options);
+
 /* A sentence for a status; never NULL. */
 XENT_API const char *xent_status_string(xent_status status);
 
