@@ -9,7 +9,8 @@
 
 /* An array of rows as the caller gave it. */
 struct matrix {
-    const float *data;
+    const void *data;
+    size_t size; /* of an element, in bytes */
     size_t rows, classes, stride;
 };
 
@@ -17,7 +18,7 @@ static inline xent_status check_matrix(const struct matrix *m)
 {
     if (m->stride < m->classes)
         return XENT_ERR_STRIDE;
-    if (m->rows > 0 && m->stride > PTRDIFF_MAX / sizeof(float) / m->rows)
+    if (m->rows > 0 && m->stride > PTRDIFF_MAX / m->size / m->rows)
         return XENT_ERR_SIZE;
     return XENT_OK;
 }
@@ -31,15 +32,16 @@ static inline bool apart(const void *a, size_t a_bytes, const void *b, size_t b_
 /* The bytes from a matrix's first element to its last. */
 static inline size_t span(const struct matrix *m)
 {
-    return m->rows == 0 ? 0 : ((m->rows - 1) * m->stride + m->classes) * sizeof(float);
+    return m->rows == 0 ? 0 : ((m->rows - 1) * m->stride + m->classes) * m->size;
 }
 
-/* Whether two matrices of the same shape share no element: apart as a whole, or rows of one in the gaps of the other. */
+/* Whether two matrices of the same shape share no element: apart as a whole, or rows of one in the gaps of the other.
+ */
 static inline bool matrices_apart(const struct matrix *a, const struct matrix *b)
 {
     if (apart(a->data, span(a), b->data, span(b)))
         return true;
-    const size_t pitch = a->stride * sizeof(float), row = a->classes * sizeof(float);
+    const size_t pitch = a->stride * a->size, row = a->classes * a->size;
     if (a->stride != b->stride)
         return false;
     const uintptr_t p = (uintptr_t)a->data, q = (uintptr_t)b->data;
@@ -53,8 +55,8 @@ static inline bool in_place_or_apart(const struct matrix *in, const struct matri
     return (in->data == out->data && (in->stride == out->stride || in->rows == 1)) || matrices_apart(in, out);
 }
 
-/* A caller's struct into one of this version, which holds the defaults: an older one ends at one of so many offsets, a newer
-   one is zero past what is known here. Returns whether it is either, or of this version. */
+/* A caller's struct into one of this version, which holds the defaults: an older one ends at one of so many offsets, a
+   newer one is zero past what is known here. Returns whether it is either, or of this version. */
 static inline bool read_struct(const void *given, size_t given_size, void *known, size_t size, const size_t *older,
                                size_t older_count)
 {

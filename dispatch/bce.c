@@ -116,9 +116,12 @@ xent_status xent_bce_f32(const float *logits, const float *targets, size_t rows,
     if (classes == 0)
         return XENT_ERR_CLASSES;
 
-    const struct matrix x = {logits, rows, classes, options.logits_stride ? options.logits_stride : classes};
-    const struct matrix t = {targets, rows, classes, options.targets_stride ? options.targets_stride : classes};
-    const struct matrix g = {grad, grad ? rows : 0, classes, options.grad_stride ? options.grad_stride : classes};
+    const struct matrix x = {logits, sizeof(float), rows, classes,
+                             options.logits_stride ? options.logits_stride : classes};
+    const struct matrix t = {targets, sizeof(float), rows, classes,
+                             options.targets_stride ? options.targets_stride : classes};
+    const struct matrix g = {grad, sizeof(float), grad ? rows : 0, classes,
+                             options.grad_stride ? options.grad_stride : classes};
     if ((status = check_matrix(&x)) != XENT_OK || (status = check_matrix(&t)) != XENT_OK ||
         (grad && (status = check_matrix(&g)) != XENT_OK))
         return status;

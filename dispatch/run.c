@@ -13,11 +13,11 @@ enum {
     BATCH = 16,           /* kernels take short rows by so many at once */
     TASKS_PER_THREAD = 4, /* so that a slow thread does not leave the others waiting */
     MOST_TASKS = 1 << 16,
-    TASK_LOGITS = 16384   /* less work than so many logits is not worth a task */
+    TASK_LOGITS = 16384 /* less work than so many logits is not worth a task */
 };
 
 struct tasks {
-    const struct xent_kernel *kernel;
+    void (*compute)(const struct xent_job *job, size_t first, size_t last);
     const struct xent_job *job;
     size_t rows, rows_per_task;
 };
@@ -26,7 +26,7 @@ static void run_task(void *argument, size_t index)
 {
     const struct tasks *tasks = argument;
     const size_t first = index * tasks->rows_per_task, left = tasks->rows - first;
-    tasks->kernel->cross_entropy(tasks->job, first, left < tasks->rows_per_task ? tasks->rows : first + tasks->rows_per_task);
+    tasks->compute(tasks->job, first, left < tasks->rows_per_task ? tasks->rows : first + tasks->rows_per_task);
 }
 
 /* So many tasks are good for an executor. */
@@ -52,19 +52,27 @@ static bool is_split(size_t rows, size_t classes, const xent_executor *executor)
     return executor->threads > 1 && rows < wanted_tasks(executor) && classes > xent_chunk(classes);
 }
 
-static void run(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows, const xent_executor *executor)
+/* Whether a job's rows can be split at all. Other jobs run row by row. */
+static bool can_split(const struct xent_job *job)
 {
-    if (executor && job->smoothing == 0 && is_split(rows, job->classes, executor)) {
+    return job->dtype == XENT_F32 && xent_job_has_plain_labels(job) && xent_job_is_contiguous(job) &&
+           job->smoothing == 0 && !job->row_weights && !job->dloss;
+}
+
+static void run(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
+                const xent_executor *executor)
+{
+    if (executor && can_split(job) && is_split(rows, job->classes, executor)) {
         xent_split_rows(kernel, job, rows, executor, wanted_tasks(executor));
         return;
     }
-    struct tasks tasks = {kernel, job, rows, rows};
+    struct tasks tasks = {job->dtype == XENT_F64 ? kernel->cross_entropy_f64 : kernel->cross_entropy, job, rows, rows};
     if (executor)
         tasks.rows_per_task = rows_per_task(rows, job->classes, job->sums_shift, wanted_tasks(executor));
     if (tasks.rows_per_task < rows)
         executor->parallel_for(executor->context, run_task, &tasks, (rows - 1) / tasks.rows_per_task + 1);
     else
-        kernel->cross_entropy(job, 0, rows);
+        tasks.compute(job, 0, rows);
 }
 
 double xent_run_cross_entropy(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,

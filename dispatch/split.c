@@ -4,6 +4,8 @@
  */
 #include "split.h"
 
+#include "kernels/target.h"
+
 #include <math.h>
 
 enum {
@@ -15,8 +17,7 @@ struct shared_row {
     size_t index;
     const float *x;
     float *out;
-    size_t y;
-    float x_y;
+    struct distribution t;
     bool finite, far;
     struct frame frame;
     double multiplier; /* of the exponentials */
@@ -33,14 +34,14 @@ struct wave {
 
 static void sum(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
 {
-    wave->kernel->sum_part(row->x, row->out, begin, end, row->y, part);
+    wave->kernel->sum_part(row->x, row->out, begin, end, row->t.y, part);
 }
 
 static void sum_far(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
 {
     (void)begin;
     if (row->far && row->finite)
-        wave->kernel->sum_part_far(row->x, end, row->y, row->frame, part);
+        wave->kernel->sum_part_far(row->x, end, row->t.y, row->frame, part);
 }
 
 static void scale(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
@@ -96,19 +97,17 @@ static float finish(const struct wave *wave, const struct xent_job *job, struct 
         others += part[p].sum;
         row->finite = row->finite && part[p].finite;
     }
-    const double z = (double)row->x_y - (double)row->frame.ref;
+    const double z = row->t.x_y - (double)row->frame.ref;
     const double e = row_exponential(z, row->frame.cut);
     const struct row_result result = row_finish(others, e, z);
-    const double w_y = xent_job_class_weight(job, row->y);
-    const struct distribution t = {job->target_weight * w_y, 0, w_y, job->weights_sum, 0};
-    row->multiplier = job->grad_scale * distribution_total(t) / result.sum;
-    const double loss = row->finite ? distribution_loss(t, result.loss, 0) : (double)NAN;
+    row->multiplier = distribution_multiplier(&row->t) / result.sum;
+    const double loss = row->finite ? distribution_loss(&row->t, result.loss, 0) : (double)NAN;
     xent_job_add_loss(job, row->index, loss);
     if (job->loss)
-        job->loss[row->index] = row->finite ? f64_to_f32(loss) : NAN;
+        ((float *)job->loss)[row->index] = row->finite ? f64_to_f32(loss) : NAN;
     if (job->lse)
-        job->lse[row->index] = row->finite ? f64_to_f32((double)row->frame.ref + result.log_sum) : NAN;
-    return distribution_target_gradient(t, others, e, result.sum, job->grad_scale);
+        ((float *)job->lse)[row->index] = row->finite ? f64_to_f32((double)row->frame.ref + result.log_sum) : NAN;
+    return distribution_target_gradient(&row->t, others, e, result.sum);
 }
 
 static void run_wave(struct wave *wave, const struct xent_job *job, const xent_executor *executor)
@@ -129,7 +128,7 @@ static void run_wave(struct wave *wave, const struct xent_job *job, const xent_e
     on_all_parts(wave, executor, scale);
     for (size_t i = 0; i < wave->rows; ++i)
         if (wave->row[i].finite)
-            wave->row[i].out[wave->row[i].y] = target_gradient[i];
+            wave->row[i].out[wave->row[i].t.y] = target_gradient[i];
 }
 
 void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
@@ -144,10 +143,9 @@ void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *jo
         } else {
             struct shared_row *row = &wave.row[wave.rows++];
             row->index = i;
-            row->x = job->logits + i * job->logits_stride;
-            row->out = job->out ? job->out + i * job->out_stride : NULL;
-            row->y = (size_t)xent_job_target(job, i);
-            row->x_y = row->x[row->y];
+            row->x = xent_job_logits(job, i);
+            row->out = job->out ? xent_job_out(job, i) : NULL;
+            row->t = distribution_of_labels(job, i);
         }
         if (wave.rows == limit || (wave.rows > 0 && i + 1 == rows)) {
             wave.parts_per_task = (wave.rows * wave.parts_per_row - 1) / tasks + 1;

@@ -1,16 +1,16 @@
 /*
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
- * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, columns.h both passes for a vector's worth
- * of short rows at a time, rows.h the functions of a kernel.
+ * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, columns.h both passes for a vector's
+ * worth of short rows at a time, rows.h the functions of a kernel.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
- * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame and
- * no maximum, and is kept in the output row for the second pass to scale; masked classes (-inf, -1e9) among them are
- * kept as +0. The first step with any other logit makes the pass look for the largest of what is left: if the row turns
- * out far, logits are taken less that one, in the same window. The first step that fits neither way turns the rest of
- * the row *wide*: exponents and significands apart, sums in full double range, nothing kept. All ways give the same bits,
- * because every factor between them is a power of two.
+ * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame
+ * and no maximum, and is kept in the output row for the second pass to scale; masked classes (-inf, -1e9) among them
+ * are kept as +0. The first step with any other logit makes the pass look for the largest of what is left: if the row
+ * turns out far, logits are taken less that one, in the same window. The first step that fits neither way turns the
+ * rest of the row *wide*: exponents and significands apart, sums in full double range, nothing kept. All ways give the
+ * same bits, because every factor between them is a power of two.
  *
  * The operations, each with one meaning on every ISA (VW lanes; i is a lane's number):
  *
@@ -49,6 +49,7 @@
  *                                     prefer another width
  */
 #include "kernels/kernel.h"
+#include "kernels/target.h"
 
 #include <math.h>
 
@@ -71,8 +72,13 @@ static ALWAYS_INLINE void vd_add(vd *sum, vf v)
     *sum = vd_plus(*sum, vd_widen(v));
 }
 
+extern const struct xent_kernel XENT_KERNEL(scalar);
+
+/* In the order of need. */
+/* clang-format off */
 #include "kernels/exp.h"
 #include "kernels/row_sum.h"
 #include "kernels/row_scale.h"
 #include "kernels/columns.h"
 #include "kernels/rows.h"
+/* clang-format on */

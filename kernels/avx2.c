@@ -240,8 +240,10 @@ static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
 /* In each half of four registers, rows become columns and the other way round. */
 static ALWAYS_INLINE void transpose4(vf v[4])
 {
-    const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1])), b = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
-    const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3])), d = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
+    const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(v[0], v[1])),
+                  b = _mm256_castps_pd(_mm256_unpackhi_ps(v[0], v[1]));
+    const __m256d c = _mm256_castps_pd(_mm256_unpacklo_ps(v[2], v[3])),
+                  d = _mm256_castps_pd(_mm256_unpackhi_ps(v[2], v[3]));
     v[0] = _mm256_castpd_ps(_mm256_unpacklo_pd(a, c));
     v[1] = _mm256_castpd_ps(_mm256_unpackhi_pd(a, c));
     v[2] = _mm256_castpd_ps(_mm256_unpacklo_pd(b, d));
@@ -298,9 +300,13 @@ typedef vf sf;
 
 extern const struct xent_kernel XENT_KERNEL(avx2);
 const struct xent_kernel XENT_KERNEL(avx2) = {
-    "avx2", XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA, cross_entropy, softmax, log_softmax,
-    sum_part,
-    sum_part_far,
-    scale_part,
+    .name = "avx2",
+    .needs = XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA,
+    .cross_entropy = cross_entropy,
+    .softmax = softmax,
+    .log_softmax = log_softmax,
+    .sum_part = sum_part,
+    .sum_part_far = sum_part_far,
+    .scale_part = scale_part,
     .bce = bce,
 };

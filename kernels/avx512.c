@@ -1,11 +1,11 @@
 /* The AVX-512 kernel: the operations of kernels/algorithm.h on 16 lanes, two registers to a group of 32 classes. */
-#include "kernels/kernel.h"
 #include "kernels/constants.h"
+#include "kernels/kernel.h"
 
 #include <immintrin.h>
 #include <stdbool.h>
 
-#if !defined(XENT_SIMDE) && !(defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) &&                 \
+#if !defined(XENT_SIMDE) && !(defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) &&                \
                               defined(__AVX512VL__) && defined(__AVX2__) && defined(__FMA__))
 #error "avx512.c needs -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma"
 #endif
@@ -183,7 +183,8 @@ static ALWAYS_INLINE vd vd_plus(vd a, vd b)
 
 static ALWAYS_INLINE void vd_get(const vd *d, double *lane)
 {
-    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11), high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
+    const __m512i low = _mm512_setr_epi64(0, 8, 1, 9, 2, 10, 3, 11),
+                  high = _mm512_setr_epi64(4, 12, 5, 13, 6, 14, 7, 15);
     _mm512_storeu_pd(lane, _mm512_permutex2var_pd(d->even, low, d->odd));
     _mm512_storeu_pd(lane + 8, _mm512_permutex2var_pd(d->even, high, d->odd));
 }
@@ -254,8 +255,10 @@ static ALWAYS_INLINE void store4(float *p, size_t count, __m128 v)
 /* In each quarter of four registers, rows become columns and the other way round. */
 static ALWAYS_INLINE void transpose4(vf v[4])
 {
-    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1])), b = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
-    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3])), d = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
+    const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(v[0], v[1])),
+                  b = _mm512_castps_pd(_mm512_unpackhi_ps(v[0], v[1]));
+    const __m512d c = _mm512_castps_pd(_mm512_unpacklo_ps(v[2], v[3])),
+                  d = _mm512_castps_pd(_mm512_unpackhi_ps(v[2], v[3]));
     v[0] = _mm512_castpd_ps(_mm512_unpacklo_pd(a, c));
     v[1] = _mm512_castpd_ps(_mm512_unpackhi_pd(a, c));
     v[2] = _mm512_castpd_ps(_mm512_unpacklo_pd(b, d));
@@ -318,14 +321,14 @@ static ALWAYS_INLINE sf sfma(sf a, sf b, sf c)
 
 extern const struct xent_kernel XENT_KERNEL(avx512);
 const struct xent_kernel XENT_KERNEL(avx512) = {
-    "avx512",
-    XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA | XENT_CPU_AVX512F | XENT_CPU_AVX512BW | XENT_CPU_AVX512DQ |
-        XENT_CPU_AVX512VL,
-    cross_entropy,
-    softmax,
-    log_softmax,
-    sum_part,
-    sum_part_far,
-    scale_part,
+    .name = "avx512",
+    .needs = XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA | XENT_CPU_AVX512F | XENT_CPU_AVX512BW | XENT_CPU_AVX512DQ |
+             XENT_CPU_AVX512VL,
+    .cross_entropy = cross_entropy,
+    .softmax = softmax,
+    .log_softmax = log_softmax,
+    .sum_part = sum_part,
+    .sum_part_far = sum_part_far,
+    .scale_part = scale_part,
     .bce = bce,
 };

@@ -8,6 +8,7 @@
 #define XENT_KERNELS_KERNEL_H
 
 #include "kernels/row.h"
+#include "xent/xent.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -29,44 +30,114 @@ enum xent_cpu_feature {
 };
 
 /*
- * A validated problem. Row i's logits are logits[i * logits_stride ...][classes]; likewise out with out_stride. out may
- * be NULL, equal to logits with the same stride, or disjoint from it.
+ * A validated problem. Numbers are floats, or doubles for cross_entropy_f64. Class j of row i is at
+ * xent_job_at(job, &strides, i) + j * strides.classes of an array. out may be NULL, equal to logits with the same
+ * strides, or disjoint from it. The functions without targets take rows whose classes are neighbours, and inner is 1.
  */
 struct xent_job {
-    const float *logits;
-    size_t logits_stride;
-    size_t classes;
-    float *out; /* gradient, probabilities or log-probabilities */
-    size_t out_stride;
-    float *lse; /* [rows] or NULL */
+    xent_dtype dtype;
+    size_t classes, inner;
+    const void *logits;
+    xent_strides logits_strides;
+    void *out; /* gradient, probabilities or log-probabilities */
+    xent_strides out_strides;
+    void *lse; /* [rows] or NULL */
 
-    /* For cross_entropy only. Exactly one of targets32 and targets64 is set. */
+    /* For cross_entropy only, from here on. Plain labels without gaps are in targets32 or targets64, too. */
+    xent_targets target_type;
     const int32_t *targets32;
     const int64_t *targets64;
+    size_t labels;
+    const void *targets;
+    xent_strides targets_strides;
+    const void *probabilities; /* of labels, or NULL */
+    xent_strides probabilities_strides;
     int64_t ignore_index;
-    float *loss;       /* [rows] or NULL */
+    void *loss;        /* [rows] or NULL */
     double grad_scale; /* every gradient entry is multiplied by it */
 
-    /* The target distribution of a kept row: t_j = smoothing w_j + (target_weight w_y if j is the target y). */
-    const float *class_weights; /* w, [classes]; NULL: all 1 */
-    double weights_sum;         /* of w over all classes, in order */
-    double smoothing;           /* label_smoothing / classes */
-    double target_weight;       /* 1 - label_smoothing */
+    /* The target distribution of a kept row: t_j = r w_j (smoothing + target_weight q_j), q_j a target's probability.
+     */
+    const void *class_weights; /* w, [classes]; NULL: all 1 */
+    double weights_sum;        /* of w over all classes, in order */
+    double smoothing;          /* label_smoothing / classes */
+    double target_weight;      /* 1 - label_smoothing */
+    const void *row_weights;   /* r; NULL: all 1 */
+    xent_strides row_weights_strides;
+    const void *dloss; /* a factor for a row's gradient; NULL: all 1 */
+    xent_strides dloss_strides;
 
     /* Or NULL: row i's unrounded loss is added to sums[i >> sums_shift], so 2^sums_shift rows to a group. */
     double *sums;
     unsigned sums_shift;
 };
 
+/* Where a row is in an array: the index of its first number. */
+static inline size_t xent_job_at(const struct xent_job *job, const xent_strides *strides, size_t row)
+{
+    if (job->inner == 1)
+        return row * strides->outer;
+    return row / job->inner * strides->outer + row % job->inner * strides->inner;
+}
+
+static inline const float *xent_job_logits(const struct xent_job *job, size_t row)
+{
+    return (const float *)job->logits + xent_job_at(job, &job->logits_strides, row);
+}
+
+/* The row's place in out, which there must be. */
+static inline float *xent_job_out(const struct xent_job *job, size_t row)
+{
+    return (float *)job->out + xent_job_at(job, &job->out_strides, row);
+}
+
+/* Whether every row's classes are neighbours, in logits and out. */
+static inline bool xent_job_is_contiguous(const struct xent_job *job)
+{
+    return job->logits_strides.classes == 1 && (!job->out || job->out_strides.classes == 1);
+}
+
+/* Number i of an array of floats or doubles. */
+static inline double xent_job_number(const struct xent_job *job, const void *array, size_t i)
+{
+    return job->dtype == XENT_F64 ? ((const double *)array)[i] : f64_from_f32(((const float *)array)[i]);
+}
+
 static inline double xent_job_class_weight(const struct xent_job *job, size_t j)
 {
-    return job->class_weights ? (double)job->class_weights[j] : 1;
+    return job->class_weights ? xent_job_number(job, job->class_weights, j) : 1;
+}
+
+static inline double xent_job_row_weight(const struct xent_job *job, size_t row)
+{
+    return job->row_weights ? xent_job_number(job, job->row_weights, xent_job_at(job, &job->row_weights_strides, row))
+                            : 1;
+}
+
+/* What every entry of a row's gradient is multiplied by. */
+static inline double xent_job_scale(const struct xent_job *job, size_t row)
+{
+    if (!job->dloss)
+        return job->grad_scale;
+    return job->grad_scale * xent_job_number(job, job->dloss, xent_job_at(job, &job->dloss_strides, row));
+}
+
+static inline bool xent_job_has_labels(const struct xent_job *job)
+{
+    return job->target_type != XENT_PROBABILITIES;
+}
+
+/* Whether a row's target is one class. */
+static inline bool xent_job_has_plain_labels(const struct xent_job *job)
+{
+    return xent_job_has_labels(job) && job->labels == 1 && !job->probabilities;
 }
 
 /* Whether every row's distribution is all its target's, and 1. */
 static inline bool xent_job_is_plain(const struct xent_job *job)
 {
-    return !job->class_weights && job->smoothing == 0;
+    return xent_job_has_plain_labels(job) && !job->class_weights && job->smoothing == 0 && !job->row_weights &&
+           !job->dloss;
 }
 
 /* Adds the unrounded loss of a kept row to its group's sum. Rows come in order. */
@@ -76,9 +147,49 @@ static inline void xent_job_add_loss(const struct xent_job *job, size_t row, dou
         job->sums[row >> job->sums_shift] += loss;
 }
 
+/* Label number i of a row. */
+static inline int64_t xent_job_label(const struct xent_job *job, size_t row, size_t i)
+{
+    const size_t at = xent_job_at(job, &job->targets_strides, row) + i * job->targets_strides.classes;
+    switch (job->target_type) {
+    case XENT_LABELS_I64:
+        return ((const int64_t *)job->targets)[at];
+    case XENT_LABELS_U8:
+        return ((const uint8_t *)job->targets)[at];
+    case XENT_LABELS_U16:
+        return ((const uint16_t *)job->targets)[at];
+    default:
+        return ((const int32_t *)job->targets)[at];
+    }
+}
+
+/* The probability of a row's label number i. */
+static inline double xent_job_label_probability(const struct xent_job *job, size_t row, size_t i)
+{
+    if (!job->probabilities)
+        return 1;
+    const xent_strides *strides = &job->probabilities_strides;
+    return xent_job_number(job, job->probabilities, xent_job_at(job, strides, row) + i * strides->classes);
+}
+
+/* A row's only label. */
 static inline int64_t xent_job_target(const struct xent_job *job, size_t row)
 {
-    return job->targets32 ? job->targets32[row] : job->targets64[row];
+    if (job->targets32)
+        return job->targets32[row];
+    return job->targets64 ? job->targets64[row] : xent_job_label(job, row, 0);
+}
+
+/* Whether a row is left out. */
+static inline bool xent_job_ignores(const struct xent_job *job, size_t row)
+{
+    if (xent_job_row_weight(job, row) == 0)
+        return true;
+    size_t left_out = 0;
+    while (xent_job_has_labels(job) && left_out < job->labels &&
+           xent_job_label(job, row, left_out) == job->ignore_index)
+        ++left_out;
+    return xent_job_has_labels(job) && left_out == job->labels;
 }
 
 /* The classes of a row's chunk: a power of two. */
@@ -92,10 +203,11 @@ static inline size_t xent_chunk(size_t classes)
 
 /* What the first pass over one chunk of a row leaves. */
 struct xent_part {
-    double sum;         /* of the exponentials of all classes but the one to skip */
-    size_t zeros, kept; /* up to zeros exponentials are +0; those from there to kept are in the output row, if there is one */
-    float max;          /* the largest logit from kept on, leaving out any NaN; -INFINITY if there is none */
-    bool finite;        /* whether there is no NaN */
+    double sum; /* of the exponentials of all classes but the one to skip */
+    size_t zeros,
+        kept;    /* up to zeros exponentials are +0; those from there to kept are in the output row, if there is one */
+    float max;   /* the largest logit from kept on, leaving out any NaN; -INFINITY if there is none */
+    bool finite; /* whether there is no NaN */
 };
 
 /* Numbers in memory: element [i][j] is data[i * row_stride + j * class_stride]. Either stride may be 0. */
@@ -134,13 +246,16 @@ struct xent_kernel {
     /* Rows [first, last): log-probabilities to out. */
     void (*log_softmax)(const struct xent_job *job, size_t first, size_t last);
 
-    /* For a row x that several tasks share, chunk by chunk: the first pass over classes [begin, end), whole chunks but for
-       the end of the row, as if the row were near; the same again for a row that has turned out far; and the second pass,
-       out_j = e_j v. out is NULL, x itself or disjoint. */
+    /* For a row x that several tasks share, chunk by chunk: the first pass over classes [begin, end), whole chunks but
+       for the end of the row, as if the row were near; the same again for a row that has turned out far; and the second
+       pass, out_j = e_j v. out is NULL, x itself or disjoint. */
     void (*sum_part)(const float *x, float *out, size_t begin, size_t end, size_t skip, struct xent_part *part);
     void (*sum_part_far)(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part);
     void (*scale_part)(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
                        struct frame frame, double v);
+
+    /* Rows [first, last) of cross_entropy for doubles. */
+    void (*cross_entropy_f64)(const struct xent_job *job, size_t first, size_t last);
 
     /* Elements [first, last) of a binary cross entropy: whole chunks but for the end of the problem. */
     void (*bce)(const struct xent_bce_job *job, size_t first, size_t last);

@@ -256,8 +256,10 @@ static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
 /* Rows become columns and the other way round. */
 static ALWAYS_INLINE void transpose4(vf v[4])
 {
-    const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1])), b = vreinterpretq_f64_f32(vtrn2q_f32(v[0], v[1]));
-    const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(v[2], v[3])), d = vreinterpretq_f64_f32(vtrn2q_f32(v[2], v[3]));
+    const float64x2_t a = vreinterpretq_f64_f32(vtrn1q_f32(v[0], v[1])),
+                      b = vreinterpretq_f64_f32(vtrn2q_f32(v[0], v[1]));
+    const float64x2_t c = vreinterpretq_f64_f32(vtrn1q_f32(v[2], v[3])),
+                      d = vreinterpretq_f64_f32(vtrn2q_f32(v[2], v[3]));
     v[0] = vreinterpretq_f32_f64(vtrn1q_f64(a, c));
     v[1] = vreinterpretq_f32_f64(vtrn1q_f64(b, d));
     v[2] = vreinterpretq_f32_f64(vtrn2q_f64(a, c));
@@ -290,4 +292,14 @@ typedef vf sf;
 #include "kernels/bce.h"
 
 extern const struct xent_kernel XENT_KERNEL(neon);
-const struct xent_kernel XENT_KERNEL(neon) = {"neon", XENT_CPU_NEON, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part, .bce = bce};
+const struct xent_kernel XENT_KERNEL(neon) = {
+    .name = "neon",
+    .needs = XENT_CPU_NEON,
+    .cross_entropy = cross_entropy,
+    .softmax = softmax,
+    .log_softmax = log_softmax,
+    .sum_part = sum_part,
+    .sum_part_far = sum_part_far,
+    .scale_part = scale_part,
+    .bce = bce,
+};

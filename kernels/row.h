@@ -67,36 +67,6 @@ static inline struct row_result row_finish(double others, double e, double z)
     return (struct row_result){small ? log : log_sum - z, log_sum, sum};
 }
 
-/*
- * For a target distribution t_j = b w_j + a [j == y], whose sum is total = a + b W with W the sum of w:
- *
- *     loss = a loss_y + b (W lse - D),   D the sum of w_j x_j
- *     gradient_j = scale (total e_j/s - b w_j),   gradient_y = -scale (a s'/s + b (w_y - W e_y/s))
- */
-struct distribution {
-    double a, b;
-    double w_y, W, D;
-};
-
-static inline double distribution_total(struct distribution t)
-{
-    return t.a + t.b * t.W;
-}
-
-/* loss is that of the target alone; without weight it counts nothing, be it infinite. */
-static inline double distribution_loss(struct distribution t, double loss, double lse)
-{
-    const double own = t.a == 0 ? 0 : t.a * loss;
-    return t.b == 0 ? own : own + t.b * (t.W * lse - t.D);
-}
-
-/* e is e_y, sum is s; +0 rather than -0 where nothing is left of it. */
-static inline float distribution_target_gradient(struct distribution t, double others, double e, double sum, double scale)
-{
-    const float g = f64_to_f32(0.0 - scale * (t.a * (others / sum) + t.b * (t.w_y - t.W * (e / sum))));
-    return f32_bits(g) << 1 == 0 ? 0 : g;
-}
-
 /* A multiplier v >= 0 as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo,
    e * lo is not a subnormal that the caller's control bits could flush. */
 struct multiplier {

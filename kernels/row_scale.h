@@ -3,7 +3,7 @@
 #define XENT_KERNELS_ROW_SCALE_H
 
 /* e (hi + lo) for exponentials e in the window and a multiplier that keeps every product and correction normal. */
-static ALWAYS_INLINE void scale_plain(float *out, size_t count, float hi, float lo)
+static NOINLINE void scale_plain(float *out, size_t count, float hi, float lo)
 {
     size_t j = 0;
     for (; j + SW <= count; j += SW) {
@@ -79,7 +79,8 @@ static void fill(float *out, size_t count, float value)
         store_left(out + j, vset(value), count - j);
 }
 
-/* Classes from begin to end of a row, times m: +0 before zeros, then what the first pass has kept in out, then the rest. */
+/* Classes from begin to end of a row, times m: +0 before zeros, then what the first pass has kept in out, then the
+ * rest. */
 static ALWAYS_INLINE void scale_span(const float *x, float *out, size_t begin, size_t end, size_t zeros, size_t kept,
                                      struct frame frame, struct multiplier m)
 {
@@ -90,6 +91,24 @@ static ALWAYS_INLINE void scale_span(const float *x, float *out, size_t begin, s
         scale_kept(out + zeros, kept - zeros, m);
     if (kept < end)
         scale_wide(x + kept, out + kept, end - kept, frame, m);
+}
+
+/* Products in double, for a multiplier that may make anything of an exponential. */
+static void scale_unbounded(const float *x, float *out, size_t classes, size_t zeros, size_t kept, struct frame frame,
+                            double v)
+{
+    for (size_t j = 0; j < kept; ++j)
+        out[j] = multiply_unbounded(j < zeros ? 0 : (double)out[j], v);
+    for (size_t j = kept; j < classes; j += VW) {
+        const size_t left = classes - j;
+        float f[VW];
+        int32_t power[VW];
+        vi n;
+        vstore(f, exp_wide(load_left(x + j, left), vset(frame.ref), vset(frame.cut), &n));
+        vistore(power, n);
+        for (size_t i = 0; i < VW && i < left; ++i)
+            out[j + i] = multiply_unbounded((double)f[i] * f64_pow2(power[i]), v);
+    }
 }
 
 /* What the rest of a target distribution takes off: B w_j. */

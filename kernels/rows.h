@@ -8,8 +8,8 @@
 
 enum {
     BATCH = 16,
-    COLUMNS_ROWS = 3,    /* fewer short rows than this are faster one by one */
-    FRAMED_BLOCKS = 32   /* so many blocks of short rows are not tried in the window after one that did not fit */
+    COLUMNS_ROWS = 3,  /* fewer short rows than this are faster one by one */
+    FRAMED_BLOCKS = 32 /* so many blocks of short rows are not tried in the window after one that did not fit */
 };
 
 /* A batch of more than one row stays in the first-level cache; where the output is elsewhere, a second pass is better
@@ -21,7 +21,8 @@ static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
     return rows < 1 ? 1 : rows < BATCH ? rows : BATCH;
 }
 
-/* Up to so many classes columns are faster than rows: where the output is elsewhere, stores to many rows wait for memory. */
+/* Up to so many classes columns are faster than rows: where the output is elsewhere, stores to many rows wait for
+ * memory. */
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
     return !job->out ? COLUMNS_MAX : job->out == job->logits ? 64 : 32;
@@ -36,7 +37,7 @@ struct batch {
     size_t row[BATCH]; /* their numbers */
     const float *x[BATCH];
     float *out[BATCH]; /* or NULL, for all */
-    int64_t y[BATCH];  /* the target; -1: none, for all */
+    int64_t y[BATCH];  /* the class that the loss is measured from; -1: none */
     float x_y[BATCH];  /* its logit */
 
     struct distribution t[BATCH]; /* of targets, if not plain */
@@ -45,8 +46,8 @@ struct batch {
     float ref[BATCH], cut[BATCH]; /* the frame */
     bool finite[BATCH];
 
-    double loss[BATCH], log_sum[BATCH];
-    int32_t exponent[BATCH]; /* of the exponentials' multiplier, with hi and lo */
+    double loss[BATCH], log_sum[BATCH], v[BATCH]; /* v: what exponentials are multiplied by, with its sign */
+    int32_t exponent[BATCH];                      /* of its magnitude, with hi and lo */
     float hi[BATCH], lo[BATCH];
     float target_gradient[BATCH];
 };
@@ -54,7 +55,7 @@ struct batch {
 /* From sums to results, for so many rows. */
 static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target target, double grad_scale)
 {
-    double e[BATCH] = {0}, z[BATCH] = {0}, sum[BATCH], multiplier[BATCH];
+    double e[BATCH] = {0}, z[BATCH] = {0}, sum[BATCH], v[BATCH];
     for (int i = 0; target != NO_TARGET && i < count; ++i) {
         z[i] = (double)b->x_y[i] - (double)b->ref[i];
         e[i] = row_exponential(z[i], b->cut[i]);
@@ -66,17 +67,21 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
         sum[i] = row.sum;
     }
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
-        b->loss[i] = distribution_loss(b->t[i], b->loss[i], (double)b->ref[i] + b->log_sum[i]);
+        b->loss[i] = distribution_loss(&b->t[i], b->loss[i], (double)b->ref[i] + b->log_sum[i]);
     if (!b->out[0])
         return;
     for (int i = 0; i < count; ++i)
-        multiplier[i] = (target == DISTRIBUTION ? grad_scale * distribution_total(b->t[i]) : grad_scale) / sum[i];
+        v[i] = (target == DISTRIBUTION ? distribution_multiplier(&b->t[i]) : grad_scale) / sum[i];
     for (int i = 0; target == PLAIN_TARGET && i < count; ++i)
         b->target_gradient[i] = row_target_gradient(b->others[i], sum[i], grad_scale);
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
-        b->target_gradient[i] = distribution_target_gradient(b->t[i], b->others[i], e[i], sum[i], grad_scale);
+        b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], sum[i]);
+    for (int i = 0; target == DISTRIBUTION && i < count; ++i) {
+        b->v[i] = v[i];
+        v[i] = v[i] < 0 ? -v[i] : v[i];
+    }
     for (int i = 0; i < count; ++i) {
-        const struct multiplier m = row_multiplier(multiplier[i]);
+        const struct multiplier m = row_multiplier(v[i]);
         b->exponent[i] = m.exponent;
         b->hi[i] = m.hi;
         b->lo[i] = m.lo;
@@ -121,9 +126,9 @@ static void store_losses(const struct batch *b, const struct xent_job *job)
         job->sums[group] = sum;
     }
     for (size_t i = 0; job->loss && i < b->count; ++i)
-        job->loss[b->row[i]] = b->finite[i] ? f64_to_f32(b->loss[i]) : NAN;
+        ((float *)job->loss)[b->row[i]] = b->finite[i] && b->loss[i] == b->loss[i] ? f64_to_f32(b->loss[i]) : NAN;
     for (size_t i = 0; job->lse && i < b->count; ++i)
-        job->lse[b->row[i]] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
+        ((float *)job->lse)[b->row[i]] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
 }
 
 /* What a target's entry, or a row that is not finite, gets in place of the scaled exponentials. */
@@ -132,9 +137,48 @@ static void store_exceptions(const struct batch *b, enum target target)
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i])
             fill(b->out[i], b->classes, NAN);
-        else if (target != NO_TARGET)
+        else if (target == PLAIN_TARGET || (target == DISTRIBUTION && b->y[i] >= 0))
             b->out[i][b->y[i]] = b->target_gradient[i];
     }
+}
+
+/* Takes what labels have of their classes off the gradients, where a row has more than its y. */
+static void subtract_labels(const struct batch *b, const struct xent_job *job)
+{
+    for (size_t i = 0; i < b->count; ++i)
+        for (size_t k = 0; k < job->labels; ++k) {
+            const int64_t label = xent_job_label(job, b->row[i], k);
+            if (label != job->ignore_index)
+                b->out[i][label] -= f64_to_f32(b->t[i].scale * distribution_label_share(job, b->row[i], k));
+        }
+}
+
+/* What is left to do for gradients of distributions. Exponentials were multiplied by v, or by -v if v < 0: then the
+   even share is also still to be subtracted. */
+static void finish_distributions(const struct batch *b, const struct xent_job *job)
+{
+    for (size_t i = 0; i < b->count; ++i) {
+        const bool bounded = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
+        for (size_t j = 0; bounded && b->v[i] < 0 && j < b->classes; ++j)
+            b->out[i][j] = 0 - b->out[i][j];
+        if (job->smoothing > 0 && (!bounded || b->v[i] < 0))
+            subtract_span(b->out[i], b->classes, job->class_weights, f64_to_f32(b->t[i].scale * b->t[i].even));
+    }
+    if (!xent_job_has_plain_labels(job))
+        subtract_labels(b, job);
+}
+
+/* The distributions of a batch's rows; whether all their multipliers are bounded. */
+static bool find_distributions(struct batch *b, const struct xent_job *job)
+{
+    bool bounded = true;
+    for (size_t i = 0; i < b->count; ++i) {
+        b->t[i] = distribution_of_labels(job, b->row[i]);
+        b->y[i] = (int64_t)b->t[i].y;
+        b->x_y[i] = (float)b->t[i].x_y;
+        bounded = bounded && multiplier_is_bounded(distribution_multiplier(&b->t[i]));
+    }
+    return bounded;
 }
 
 /* Every row by itself. */
@@ -142,7 +186,9 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
 {
     size_t zeros[BATCH], kept[BATCH];
     for (size_t i = 0; i < b->count; ++i) {
-        b->x_y[i] = target != NO_TARGET ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
+        if (target != DISTRIBUTION)
+            b->x_y[i] =
+                target == PLAIN_TARGET ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
         struct dot dot = {.w = job->class_weights};
         const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
         const struct pass pass = {b->x[i], b->out[i], (size_t)b->y[i], smooth ? &dot : NULL};
@@ -163,12 +209,18 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     for (size_t i = 0; i < b->count; ++i) {
         const struct frame frame = {b->ref[i], b->cut[i]};
         const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
-        if (b->finite[i] && target == DISTRIBUTION && job->smoothing > 0)
+        if (!b->finite[i])
+            continue;
+        if (target == DISTRIBUTION && !multiplier_is_bounded(distribution_multiplier(&b->t[i])))
+            scale_unbounded(b->x[i], b->out[i], b->classes, zeros[i], kept[i], frame, b->v[i]);
+        else if (target == DISTRIBUTION && job->smoothing > 0 && b->v[i] >= 0)
             scale_and_subtract(b->x[i], b->out[i], b->classes, zeros[i], kept[i], frame, m, job->class_weights,
-                               f64_to_f32(grad_scale * job->smoothing));
-        else if (b->finite[i])
+                               f64_to_f32(b->t[i].scale * b->t[i].even));
+        else
             scale_span(b->x[i], b->out[i], 0, b->classes, zeros[i], kept[i], frame, m);
     }
+    if (target == DISTRIBUTION)
+        finish_distributions(b, job);
     store_exceptions(b, target);
 }
 
@@ -210,8 +262,8 @@ static bool sum_block(struct batch *b, int at, const int32_t *y, struct columns 
     return false;
 }
 
-/* Rows of few classes by columns. Everything is read before anything is written: rows that only fill up a vector are the
-   first one again. */
+/* Rows of few classes by columns. Everything is read before anything is written: rows that only fill up a vector are
+   the first one again. */
 static void run_columns(struct batch *b, const struct xent_job *job, enum target target, double grad_scale, int *framed)
 {
     enum { BLOCKS = BATCH / VW };
@@ -222,12 +274,15 @@ static void run_columns(struct batch *b, const struct xent_job *job, enum target
         b->x[i] = b->x[0];
         b->out[i] = b->out[0];
         b->y[i] = b->y[0];
-        if (target == DISTRIBUTION)
+        if (target == DISTRIBUTION) {
             b->t[i] = b->t[0];
+            b->x_y[i] = b->x_y[0];
+        }
     }
     for (int i = 0; i < BATCH; ++i) {
         y[i] = (int32_t)b->y[i];
-        b->x_y[i] = target != NO_TARGET ? b->x[i][b->y[i]] : 0;
+        if (target != DISTRIBUTION)
+            b->x_y[i] = target == PLAIN_TARGET ? b->x[i][b->y[i]] : 0;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
         b->finite[i] = true;
@@ -256,39 +311,42 @@ static void run_columns(struct batch *b, const struct xent_job *job, enum target
         else
             columns_scale_wide(&columns[k], b->classes, b->exponent + at, b->hi + at, b->lo + at, b->out + at);
     }
+    if (target == DISTRIBUTION)
+        finish_distributions(b, job);
     store_exceptions(b, target);
 }
 
 static void ignore_row(const struct xent_job *job, size_t row)
 {
     if (job->out)
-        fill(job->out + row * job->out_stride, job->classes, 0.0f);
+        fill(xent_job_out(job, row), job->classes, 0.0f);
     if (job->loss)
-        job->loss[row] = 0;
+        ((float *)job->loss)[row] = 0;
     if (job->lse)
-        job->lse[row] = 0;
+        ((float *)job->lse)[row] = 0;
 }
 
 /* Takes up to limit rows from first on, but ignored ones, which are done with. Returns the first row that is left. */
 static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *job, size_t first, size_t last,
                                        size_t limit, enum target target)
 {
+    /* Read once: nothing that is stored here changes them, which a compiler cannot know. */
+    const bool matrix = job->inner == 1;
+    const float *logits = job->logits;
+    float *out = job->out;
+    const size_t logits_stride = job->logits_strides.outer, out_stride = job->out_strides.outer;
     size_t i = first;
     size_t count = 0;
     for (; i < last && count < limit; ++i) {
-        const int64_t y = target != NO_TARGET ? xent_job_target(job, i) : -1;
-        if (target != NO_TARGET && y == job->ignore_index) {
+        const int64_t y = target == PLAIN_TARGET ? xent_job_target(job, i) : -1;
+        if (target == PLAIN_TARGET ? y == job->ignore_index : target == DISTRIBUTION && xent_job_ignores(job, i)) {
             ignore_row(job, i);
             continue;
         }
         b->row[count] = i;
-        b->x[count] = job->logits + i * job->logits_stride;
-        b->out[count] = job->out ? job->out + i * job->out_stride : NULL;
+        b->x[count] = matrix ? logits + i * logits_stride : xent_job_logits(job, i);
+        b->out[count] = !out ? NULL : matrix ? out + i * out_stride : xent_job_out(job, i);
         b->y[count] = y;
-        if (target == DISTRIBUTION) {
-            const double w_y = xent_job_class_weight(job, (size_t)y);
-            b->t[count] = (struct distribution){job->target_weight * w_y, job->smoothing, w_y, job->weights_sum, 0};
-        }
         ++count;
     }
     b->count = count;
@@ -308,7 +366,9 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, target);
-        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job) && !(target == DISTRIBUTION && job->smoothing > 0))
+        const bool bounded = target != DISTRIBUTION || find_distributions(b, job);
+        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job) && bounded &&
+            !(target == DISTRIBUTION && job->smoothing > 0))
             run_columns(b, job, target, grad_scale, &framed);
         else
             run_batch(b, job, target, grad_scale);
@@ -317,7 +377,9 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
 
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
-    if (xent_job_is_plain(job))
+    if (!xent_job_is_contiguous(job) || !xent_job_has_labels(job))
+        XENT_KERNEL(scalar).cross_entropy(job, first, last);
+    else if (xent_job_is_plain(job))
         run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
     else
         run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
@@ -341,8 +403,8 @@ static size_t row_argmax(const float *x, size_t classes)
 static void log_softmax(const struct xent_job *job, size_t first, size_t last)
 {
     for (size_t i = first; i < last; ++i) {
-        const float *x = job->logits + i * job->logits_stride;
-        float *out = job->out + i * job->out_stride;
+        const float *x = xent_job_logits(job, i);
+        float *out = xent_job_out(job, i);
         const size_t y = row_argmax(x, job->classes);
         const struct summed sums = sum_row((struct pass){x, NULL, y, NULL}, job->classes);
         if (!sums.finite) {
@@ -350,8 +412,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
             continue;
         }
         const double target_z = (double)x[y] - (double)sums.frame.ref;
-        const struct row_result row =
-            row_finish(sums.others, row_exponential(target_z, sums.frame.cut), target_z);
+        const struct row_result row = row_finish(sums.others, row_exponential(target_z, sums.frame.cut), target_z);
         const float hi = (float)row.log_sum;
         const float lo = (float)(row.log_sum - (double)hi);
         for (size_t j = 0; j < job->classes; j += VW) {

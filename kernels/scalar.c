@@ -5,6 +5,7 @@
 #include "kernels/bce.h"
 #include "kernels/kernel.h"
 #include "kernels/row.h"
+#include "kernels/target.h"
 
 #include <math.h>
 
@@ -49,36 +50,52 @@ static struct scaled exponential(float x, struct frame frame)
     return (struct scaled){fma32(T * r, p, T), ((int)n16 - k) / 16};
 }
 
+/* A row of an array: class j is at p[j * stride]. */
+struct row {
+    const float *p;
+    size_t stride;
+};
+
+static float row_at(struct row row, size_t j)
+{
+    return row.p[j * row.stride];
+}
+
 /* The largest logit, NaN if there is one. */
-static float row_max(const float *x, size_t classes)
+static float row_max(struct row x, size_t classes)
 {
     float max = -INFINITY;
     for (size_t j = 0; j < classes; ++j) {
-        if (x[j] != x[j])
+        if (row_at(x, j) != row_at(x, j))
             return NAN;
-        if (x[j] > max)
-            max = x[j];
+        if (row_at(x, j) > max)
+            max = row_at(x, j);
     }
     return max;
 }
 
-/* The sum of a chunk's e_j but that of class skip, in the order of the contract. */
-static double sum_chunk(const float *x, size_t begin, size_t end, size_t skip, struct frame frame)
+static double fold(double *lane)
 {
-    double lane[XENT_LANES] = {0};
-    for (size_t j = begin; j < end; ++j) {
-        if (j == skip)
-            continue;
-        const struct scaled e = exponential(x[j], frame);
-        lane[j % XENT_LANES] += (double)e.f * f64_pow2(e.n);
-    }
     for (int half = XENT_LANES / 2; half > 0; half /= 2)
         for (int l = 0; l < half; ++l)
             lane[l] += lane[l + half];
     return lane[0];
 }
 
-static double sum_others(const float *x, size_t classes, size_t skip, struct frame frame)
+/* The sum of a chunk's e_j but that of class skip, in the order of the contract. */
+static double sum_chunk(struct row x, size_t begin, size_t end, size_t skip, struct frame frame)
+{
+    double lane[XENT_LANES] = {0};
+    for (size_t j = begin; j < end; ++j) {
+        if (j == skip)
+            continue;
+        const struct scaled e = exponential(row_at(x, j), frame);
+        lane[j % XENT_LANES] += (double)e.f * f64_pow2(e.n);
+    }
+    return fold(lane);
+}
+
+static double sum_others(struct row x, size_t classes, size_t skip, struct frame frame)
 {
     const size_t chunk = xent_chunk(classes);
     double total = 0;
@@ -87,119 +104,197 @@ static double sum_others(const float *x, size_t classes, size_t skip, struct fra
     return total;
 }
 
-static struct distribution row_distribution(const struct xent_job *job, const float *x, size_t y)
+/* The sum of w_j x_j. */
+static double weighted_sum(const struct xent_job *job, struct row x)
 {
-    const double w_y = xent_job_class_weight(job, y);
-    struct distribution t = {job->target_weight * w_y, job->smoothing, w_y, job->weights_sum, 0};
     const size_t chunk = xent_chunk(job->classes);
-    for (size_t begin = 0; t.b > 0 && begin < job->classes; begin += chunk) {
+    double sum = 0;
+    for (size_t begin = 0; begin < job->classes; begin += chunk) {
         double lane[XENT_LANES] = {0};
         for (size_t j = begin; j < job->classes && j < begin + chunk; ++j) {
             const double w = xent_job_class_weight(job, j);
             if (w != 0)
-                lane[j % XENT_LANES] += w * (double)x[j];
+                lane[j % XENT_LANES] += w * (double)row_at(x, j);
         }
-        for (int half = XENT_LANES / 2; half > 0; half /= 2)
-            for (int l = 0; l < half; ++l)
-                lane[l] += lane[l + half];
-        t.D += lane[0];
+        sum += fold(lane);
     }
+    return sum;
+}
+
+static double share(const struct xent_job *job, size_t i, size_t j)
+{
+    const size_t at = xent_job_at(job, &job->targets_strides, i) + j * job->targets_strides.classes;
+    return distribution_share(job, xent_job_row_weight(job, i), xent_job_class_weight(job, j),
+                              xent_job_number(job, job->targets, at));
+}
+
+/* Adds the shares of all classes. */
+static void add_shares(struct distribution *t, const struct xent_job *job, size_t i, struct row x)
+{
+    const double from = t->y == NO_CLASS ? 0 : t->x_y;
+    const size_t chunk = xent_chunk(job->classes);
+    for (size_t begin = 0; begin < job->classes; begin += chunk) {
+        double rest[XENT_LANES] = {0}, moved[XENT_LANES] = {0};
+        for (size_t j = begin; j < job->classes && j < begin + chunk; ++j) {
+            const double t_j = share(job, i, j);
+            if (j == t->y) {
+                t->own = t_j;
+                continue;
+            }
+            rest[j % XENT_LANES] += t_j;
+            moved[j % XENT_LANES] += t_j == 0 ? 0 : t_j * (from - (double)row_at(x, j));
+        }
+        t->rest += fold(rest);
+        t->moved += fold(moved);
+    }
+}
+
+static struct distribution row_distribution(const struct xent_job *job, size_t i, struct row x)
+{
+    if (xent_job_has_labels(job)) {
+        struct distribution t = distribution_of_labels(job, i);
+        if (t.even != 0)
+            t.D = weighted_sum(job, x);
+        return t;
+    }
+    struct distribution t = distribution_of_probabilities(job, i);
+    add_shares(&t, job, i, x);
     return t;
 }
 
+/* Where a row's results go, one class after the other. */
+struct out {
+    float *p;
+    size_t stride;
+};
+
 /* out_j = e_j * v for every class. */
-static void scale_row(const float *x, float *out, size_t classes, struct frame frame, double v)
+static void scale_row(struct row x, struct out out, size_t classes, struct frame frame, double v, bool bounded)
 {
-    const struct multiplier m = row_multiplier(v);
+    const struct multiplier m = row_multiplier(v < 0 ? -v : v);
     for (size_t j = 0; j < classes; ++j) {
-        const struct scaled e = exponential(x[j], frame);
+        const struct scaled e = exponential(row_at(x, j), frame);
+        if (!bounded) {
+            out.p[j * out.stride] = multiply_unbounded((double)e.f * f64_pow2(e.n), v);
+            continue;
+        }
         const int n = e.n + m.exponent + XENT_BIAS;
         const float q = e.f == 0 || n < XENT_VANISHED ? 0.0f : e.f * f32_pow2(n);
-        out[j] = f64_to_f32((double)fma32(q, m.hi, q * m.lo) * f64_pow2(-XENT_BIAS));
+        const float g = f64_to_f32((double)fma32(q, m.hi, q * m.lo) * f64_pow2(-XENT_BIAS));
+        out.p[j * out.stride] = v < 0 ? 0 - g : g;
     }
 }
 
-static void fill(float *out, size_t classes, float value)
+static void fill(struct out out, size_t classes, float value)
 {
     for (size_t j = 0; j < classes; ++j)
-        out[j] = value;
+        out.p[j * out.stride] = value;
+}
+
+/* Takes what the target distribution has of a class off its gradient. */
+static void subtract_targets(const struct xent_job *job, size_t i, const struct distribution *t, struct out out)
+{
+    if (t->even != 0) {
+        const float B = f64_to_f32(t->scale * t->even);
+        for (size_t j = 0; j < job->classes; ++j)
+            out.p[j * out.stride] -= B * (float)xent_job_class_weight(job, j);
+    }
+    if (!xent_job_has_labels(job)) {
+        for (size_t j = 0; j < job->classes; ++j)
+            out.p[j * out.stride] -= f64_to_f32(t->scale * share(job, i, j));
+        return;
+    }
+    for (size_t k = 0; !xent_job_has_plain_labels(job) && k < job->labels; ++k)
+        if (xent_job_label(job, i, k) != job->ignore_index)
+            out.p[(size_t)xent_job_label(job, i, k) * out.stride] -=
+                f64_to_f32(t->scale * distribution_label_share(job, i, k));
+}
+
+/* Everything of the row's logits is read before any gradient is written but by scale_row, class by class. */
+static void cross_entropy_row(const struct xent_job *job, size_t i, struct row x, struct out grad)
+{
+    float *loss = job->loss ? (float *)job->loss + i : NULL, *lse = job->lse ? (float *)job->lse + i : NULL;
+    const float max = row_max(x, job->classes);
+    if (!row_is_finite(max)) {
+        xent_job_add_loss(job, i, (double)NAN);
+        if (grad.p)
+            fill(grad, job->classes, NAN);
+        if (loss)
+            *loss = NAN;
+        if (lse)
+            *lse = NAN;
+        return;
+    }
+    const struct frame frame = row_frame(max);
+    const struct distribution t = row_distribution(job, i, x);
+    const double others = sum_others(x, job->classes, t.y, frame);
+    const double z = t.x_y - (double)frame.ref;
+    const double e = row_exponential(z, frame.cut);
+    const struct row_result row = row_finish(others, e, z);
+    const double log_sum_exp = (double)frame.ref + row.log_sum;
+    const double row_loss = distribution_loss(&t, row.loss, log_sum_exp);
+    xent_job_add_loss(job, i, row_loss);
+    if (loss)
+        *loss = row_loss == row_loss ? f64_to_f32(row_loss) : NAN;
+    if (lse)
+        *lse = f64_to_f32(log_sum_exp);
+    if (!grad.p)
+        return;
+    const double multiplier = distribution_multiplier(&t);
+    scale_row(x, grad, job->classes, frame, multiplier / row.sum, multiplier_is_bounded(multiplier));
+    subtract_targets(job, i, &t, grad);
+    if (t.y != NO_CLASS)
+        grad.p[t.y * grad.stride] = distribution_target_gradient(&t, others, e, row.sum);
 }
 
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
     for (size_t i = first; i < last; ++i) {
-        const float *x = job->logits + i * job->logits_stride;
-        float *grad = job->out ? job->out + i * job->out_stride : NULL;
-        const int64_t target = xent_job_target(job, i);
-        float loss = 0, lse = 0;
-        if (target == job->ignore_index) {
-            if (grad)
-                fill(grad, job->classes, 0.0f);
-        } else {
-            const size_t y = (size_t)target;
-            const float max = row_max(x, job->classes);
-            if (row_is_finite(max)) {
-                const struct frame frame = row_frame(max);
-                const double others = sum_others(x, job->classes, y, frame);
-                const double z = (double)x[y] - (double)frame.ref;
-                const double e = row_exponential(z, frame.cut);
-                const struct row_result row = row_finish(others, e, z);
-                const double log_sum_exp = (double)frame.ref + row.log_sum;
-                const struct distribution t = row_distribution(job, x, y);
-                const double row_loss = distribution_loss(t, row.loss, log_sum_exp);
-                xent_job_add_loss(job, i, row_loss);
-                loss = f64_to_f32(row_loss);
-                lse = f64_to_f32(log_sum_exp);
-                if (grad) {
-                    scale_row(x, grad, job->classes, frame, job->grad_scale * distribution_total(t) / row.sum);
-                    const float B = f64_to_f32(job->grad_scale * t.b);
-                    for (size_t j = 0; t.b > 0 && j < job->classes; ++j)
-                        grad[j] -= B * (job->class_weights ? job->class_weights[j] : 1);
-                    grad[y] = distribution_target_gradient(t, others, e, row.sum, job->grad_scale);
-                }
-            } else {
-                loss = lse = NAN;
-                xent_job_add_loss(job, i, (double)NAN);
-                if (grad)
-                    fill(grad, job->classes, NAN);
-            }
+        const struct row x = {xent_job_logits(job, i), job->logits_strides.classes};
+        const struct out grad = {job->out ? xent_job_out(job, i) : NULL, job->out_strides.classes};
+        if (!xent_job_ignores(job, i)) {
+            cross_entropy_row(job, i, x, grad);
+            continue;
         }
+        if (grad.p)
+            fill(grad, job->classes, 0.0f);
         if (job->loss)
-            job->loss[i] = loss;
+            ((float *)job->loss)[i] = 0;
         if (job->lse)
-            job->lse[i] = lse;
+            ((float *)job->lse)[i] = 0;
     }
 }
 
 static void softmax(const struct xent_job *job, size_t first, size_t last)
 {
     for (size_t i = first; i < last; ++i) {
-        const float *x = job->logits + i * job->logits_stride;
-        float *out = job->out ? job->out + i * job->out_stride : NULL;
+        const struct row x = {xent_job_logits(job, i), 1};
+        const struct out out = {job->out ? xent_job_out(job, i) : NULL, 1};
         const float max = row_max(x, job->classes);
         float lse = NAN;
         if (row_is_finite(max)) {
             const struct frame frame = row_frame(max);
             const double sum = sum_others(x, job->classes, SIZE_MAX, frame);
             lse = f64_to_f32((double)frame.ref + row_finish(sum, 0, 0).log_sum);
-            if (out)
-                scale_row(x, out, job->classes, frame, 1 / sum);
-        } else if (out) {
+            if (out.p)
+                scale_row(x, out, job->classes, frame, 1 / sum, true);
+        } else if (out.p) {
             fill(out, job->classes, NAN);
         }
         if (job->lse)
-            job->lse[i] = lse;
+            ((float *)job->lse)[i] = lse;
     }
 }
 
 static void log_softmax(const struct xent_job *job, size_t first, size_t last)
 {
     for (size_t i = first; i < last; ++i) {
-        const float *x = job->logits + i * job->logits_stride;
-        float *out = job->out + i * job->out_stride;
-        const float max = row_max(x, job->classes);
+        const float *x = xent_job_logits(job, i);
+        float *out = xent_job_out(job, i);
+        const struct row row_x = {x, 1};
+        const float max = row_max(row_x, job->classes);
         if (!row_is_finite(max)) {
-            fill(out, job->classes, NAN);
+            fill((struct out){out, 1}, job->classes, NAN);
             continue;
         }
         size_t y = 0;
@@ -207,7 +302,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
             ++y;
         const struct frame frame = row_frame(max);
         const double z = (double)max - (double)frame.ref;
-        const double others = sum_others(x, job->classes, y, frame);
+        const double others = sum_others(row_x, job->classes, y, frame);
         const struct row_result row = row_finish(others, row_exponential(z, frame.cut), z);
         const float hi = (float)row.log_sum;
         const float lo = (float)(row.log_sum - (double)hi);
@@ -230,22 +325,30 @@ static void sum_part(const float *x, float *out, size_t begin, size_t end, size_
         part->max = x[j] > part->max ? x[j] : part->max;
     }
     if (part->finite && part->max < XENT_NEAR_MAX) /* else the row is far */
-        part->sum = sum_chunk(x, begin, end, skip, near_frame);
+        part->sum = sum_chunk((struct row){x, 1}, begin, end, skip, near_frame);
 }
 
 static void sum_part_far(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part)
 {
-    part->sum = part->finite ? sum_chunk(x, part->kept, end, skip, frame) : 0;
+    part->sum = part->finite ? sum_chunk((struct row){x, 1}, part->kept, end, skip, frame) : 0;
 }
 
 static void scale_part(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
                        struct frame frame, double v)
 {
     (void)part;
-    scale_row(x + begin, out + begin, end - begin, frame, v);
+    scale_row((struct row){x + begin, 1}, (struct out){out + begin, 1}, end - begin, frame, v, true);
 }
 
 extern const struct xent_kernel XENT_KERNEL(scalar);
 const struct xent_kernel XENT_KERNEL(scalar) = {
-    "scalar", 0, cross_entropy, softmax, log_softmax, sum_part, sum_part_far, scale_part, .bce = bce,
+    .name = "scalar",
+    .needs = 0,
+    .cross_entropy = cross_entropy,
+    .softmax = softmax,
+    .log_softmax = log_softmax,
+    .sum_part = sum_part,
+    .sum_part_far = sum_part_far,
+    .scale_part = scale_part,
+    .bce = bce,
 };

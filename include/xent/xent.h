@@ -57,15 +57,15 @@ extern "C" {
 
 typedef enum xent_status {
     XENT_OK = 0,
-    XENT_ERR_NULL = 1,            /* a required pointer is NULL */
-    XENT_ERR_CLASSES = 2,         /* classes is 0 while there are rows */
-    XENT_ERR_STRIDE = 3,          /* a row stride is smaller than classes */
-    XENT_ERR_SIZE = 4,            /* the array would be larger than the address space */
-    XENT_ERR_OVERLAP = 5,         /* an output overlaps another array without being exactly in place */
-    XENT_ERR_TARGET = 6,          /* a target is neither in [0, classes) nor ignore_index; see error_row */
-    XENT_ERR_OPTION = 7,          /* an option has a value outside its range, or struct_size is wrong */
-    XENT_ERR_ISA_UNKNOWN = 8,     /* xent_select: no kernel of that name in this build */
-    XENT_ERR_ISA_UNAVAILABLE = 9  /* xent_select: this CPU or its operating system cannot run that kernel */
+    XENT_ERR_NULL = 1,           /* a required pointer is NULL */
+    XENT_ERR_CLASSES = 2,        /* classes is 0 while there are rows */
+    XENT_ERR_STRIDE = 3,         /* a row stride is smaller than classes */
+    XENT_ERR_SIZE = 4,           /* the array would be larger than the address space */
+    XENT_ERR_OVERLAP = 5,        /* an output overlaps another array without being exactly in place */
+    XENT_ERR_TARGET = 6,         /* a target is neither in [0, classes) nor ignore_index; see error_row */
+    XENT_ERR_OPTION = 7,         /* an option has a value outside its range, or struct_size is wrong */
+    XENT_ERR_ISA_UNKNOWN = 8,    /* xent_select: no kernel of that name in this build */
+    XENT_ERR_ISA_UNAVAILABLE = 9 /* xent_select: this CPU or its operating system cannot run that kernel */
 } xent_status;
 
 typedef enum xent_reduction {
@@ -108,9 +108,15 @@ typedef struct xent_options {
 } xent_options;
 
 #ifdef __cplusplus
-#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, nullptr, nullptr, nullptr, nullptr }
+#define XENT_OPTIONS_INIT                                                                                              \
+    {                                                                                                                  \
+        sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, nullptr, nullptr, nullptr, nullptr                          \
+    }
 #else
-#define XENT_OPTIONS_INIT { sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, NULL, NULL, NULL, NULL }
+#define XENT_OPTIONS_INIT                                                                                              \
+    {                                                                                                                  \
+        sizeof(xent_options), XENT_MEAN, -100, 0, 0, 0.0f, NULL, NULL, NULL, NULL                                      \
+    }
 #endif
 
 /*
@@ -125,20 +131,21 @@ typedef struct xent_options {
  *            between the rows of a strided grad are not touched.
  *   options  NULL: XENT_OPTIONS_INIT, which is PyTorch's defaults
  *
- * Targets. With label smoothing a and class weights w a row's target distribution is t_j = w_j (a/classes + (1 - a) [j == y]),
- * and
+ * Targets. With label smoothing a and class weights w a row's target distribution is t_j = w_j (a/classes + (1 - a) [j
+ * == y]), and
  *
  *     loss = sum_j t_j (lse - x_j),      dloss/dx_j = (sum_k t_k) softmax(x)_j - t_j
  *
- * as in torch.nn.CrossEntropyLoss; a mean divides the sum of the losses by the sum of w_y over the kept rows. Where that sum
- * is 0 the mean is NaN or infinite, and its gradient 0. A class of weight 0 counts nothing, also if its logit is -inf.
+ * as in torch.nn.CrossEntropyLoss; a mean divides the sum of the losses by the sum of w_y over the kept rows. Where
+ * that sum is 0 the mean is NaN or infinite, and its gradient 0. A class of weight 0 counts nothing, also if its logit
+ * is -inf.
  *
  * Any element-aligned address does. rows may be 0: the sum is 0, the mean NaN, nothing else is written.
  *
  * Error bounds: loss 2 ULP, gradient 3 ULP, a reduced loss 2 ULP of the exact sum or mean; lse 1.5 * 2^-24 absolute
  * plus half an ULP. With label smoothing, where terms may cancel: loss (2^-23 + 2^-48 max_j |x_j|) sum_j t_j more, a
- * gradient entry 3 ULP of the larger of its two terms. Sums over rows are accumulated in double in an order that only the
- * number of rows decides.
+ * gradient entry 3 ULP of the larger of its two terms. Sums over rows are accumulated in double in an order that only
+ * the number of rows decides.
  *
  * Cost: one read of the logits from memory for a forward; for a fused call in place one read and one write.
  */
@@ -148,6 +155,131 @@ XENT_API xent_status xent_fused_f32(const float *logits, const int32_t *targets,
 /* The same with 64-bit targets. */
 XENT_API xent_status xent_fused_f32_i64(const float *logits, const int64_t *targets, size_t rows, size_t classes,
                                         float *loss, float *grad, const xent_options *options);
+
+/*
+ * The general call: one description of a softmax cross entropy, whatever its layout, its targets and the outputs
+ * wanted. xent_fused_f32 fills in a part of it.
+ *
+ * Shape. A problem has outer * inner rows of so many classes; row number i * inner + k is (i, k). [N][C] is outer = N,
+ * inner = 1; a single row [C] is outer = inner = 1; images [N][C][H][W] are outer = N, inner = H * W, in place.
+ *
+ * Strides, in elements. Element (i, j, k) of an array, j being a class, is at i * outer + j * classes + k * inner of
+ * its strides. NULL: an array without gaps in the order [outer][classes][inner], or [outer][inner] if it has one number
+ * a row. Examples: a vocabulary padded to P: {P, 1, 0}; channels-last images: {H * W * C, 1, C}; one number for all
+ * rows: {0, 0, 0}. A stride of a dimension of size 1 does not matter.
+ */
+typedef struct xent_strides {
+    size_t outer, classes, inner;
+} xent_strides;
+
+/* The type of logits, gradient, loss, lse, probabilities, weights and dloss, which is one and the same. */
+typedef enum xent_dtype {
+    XENT_F32 = 0, /* float */
+    XENT_F64 = 1  /* double */
+} xent_dtype;
+
+/*
+ * What the targets of a row are.
+ *
+ * With one or more labels a row's target is a distribution over them: probability i of a row, 1 if probabilities is
+ * NULL, goes to the class whose index is label i. The same class may come twice; a label equal to ignore_index is left
+ * out; a row of which all labels are left out is ignored. Labels are plain targets where there is one and no
+ * probabilities.
+ */
+typedef enum xent_targets {
+    XENT_LABELS_I32 = 0,   /* int32_t class indices, [outer][inner] or [outer][labels][inner] */
+    XENT_LABELS_I64 = 1,   /* int64_t */
+    XENT_LABELS_U8 = 2,    /* uint8_t */
+    XENT_LABELS_U16 = 3,   /* uint16_t */
+    XENT_PROBABILITIES = 4 /* a probability for every class, of type dtype, in the shape of the logits. They need not
+                              sum to 1; any finite numbers do */
+} xent_targets;
+
+/* Start from XENT_PROBLEM_INIT and set what you need. */
+typedef struct xent_problem {
+    size_t struct_size; /* sizeof(xent_problem) */
+    xent_dtype dtype;   /* XENT_F32 */
+
+    size_t outer, classes, inner; /* 0, 0, 1 */
+    const void *logits;
+    const xent_strides *logits_strides;
+    void *grad; /* or NULL. d loss / d logits; may be the logits with the same strides (in place), else apart from every
+                   input. Elements between those that its strides reach are not touched */
+    const xent_strides *grad_strides;
+
+    xent_targets target_type;            /* XENT_LABELS_I32 */
+    size_t labels;                       /* 1. How many labels a row has. XENT_PROBABILITIES: not looked at */
+    const void *targets;                 /* labels or probabilities */
+    const xent_strides *targets_strides; /* of labels, classes is the stride from one label of a row to the next */
+    const void *probabilities;           /* NULL, or those of the labels, of type dtype */
+    const xent_strides *probabilities_strides; /* classes is again that from one label to the next */
+
+    int64_t ignore_index;      /* -100. Labels only */
+    double label_smoothing;    /* 0. In [0, 1] */
+    const void *class_weights; /* NULL, or [classes] in [0, XENT_MAX_CLASS_WEIGHT] */
+    const void *row_weights;   /* NULL, or a factor r for each row's loss. A row of weight 0 is ignored */
+    const xent_strides *row_weights_strides;
+    const void *dloss; /* NULL, or a factor for each row's gradient: the derivative of what comes after by this loss */
+    const xent_strides *dloss_strides;
+
+    xent_reduction reduction; /* XENT_MEAN */
+    double normalizer;      /* 0, or what a mean divides by in place of its own denominator: a global count of tokens */
+    int empty_mean_is_zero; /* 0. Otherwise: the mean of no rows is 0, not NaN */
+
+    void *loss;        /* 1 value for XENT_MEAN and XENT_SUM; [outer][inner] for XENT_NONE. NULL: not wanted */
+    void *lse;         /* NULL, or receives [outer][inner]: the log-sum-exp of every kept row, +0 for an ignored one */
+    size_t *kept_rows; /* NULL, or receives the number of rows that are not ignored */
+    double *denominator; /* NULL, or receives what a mean divides by if there is no normalizer */
+    size_t
+        *error_row; /* NULL, or receives the first bad row when the status is XENT_ERR_TARGET; otherwise not written */
+
+    const xent_executor *executor; /* NULL: all work is done by the calling thread */
+} xent_problem;
+
+#ifdef __cplusplus
+#define XENT_NULL nullptr
+#else
+#define XENT_NULL NULL
+#endif
+
+#define XENT_PROBLEM_INIT                                                                                              \
+    {                                                                                                                  \
+        sizeof(xent_problem), XENT_F32, 0, 0, 1, XENT_NULL, XENT_NULL, XENT_NULL, XENT_NULL, XENT_LABELS_I32, 1,       \
+            XENT_NULL, XENT_NULL, XENT_NULL, XENT_NULL, -100, 0.0, XENT_NULL, XENT_NULL, XENT_NULL, XENT_NULL,         \
+            XENT_NULL, XENT_MEAN, 0.0, 0, XENT_NULL, XENT_NULL, XENT_NULL, XENT_NULL, XENT_NULL, XENT_NULL             \
+    }
+
+/*
+ * Computes what the problem asks for: loss, gradient, or both.
+ *
+ * A kept row has a distribution t over the classes. With label smoothing a, class weights w, its row weight r and its
+ * probabilities q (those of its labels, or of all classes),
+ *
+ *     t_j = r w_j (a/classes + (1 - a) q_j)
+ *     loss = sum_j t_j (lse - x_j)
+ *     gradient_j = dloss (sum_k t_k softmax(x)_j - t_j)
+ *
+ * A term with t_j = 0 is 0, also if x_j is -inf. A mean divides loss and gradient by its denominator: for plain labels
+ * (one a row, without probabilities) the sum of r w_y over the kept rows, and otherwise the sum of their r, as in
+ * PyTorch. Where the denominator is 0 the mean is what IEEE arithmetic makes of it, and its gradient 0.
+ *
+ * Backward and forward apart: a call without grad is the forward, one without loss and with dloss the backward; its
+ * gradient has the bits of a fused call's. It computes the log-sum-exp again, from the logits: lse in 24 bits would be
+ * too coarse for gradients within 3 ULP.
+ *
+ * Errors. As for xent_fused_f32, and: XENT_ERR_NULL if neither loss, grad nor lse is wanted, XENT_ERR_STRIDE if two
+ * elements of grad would be at one address, XENT_ERR_OPTION for unknown types and for no labels.
+ * XENT_ERR_OVERLAP is decided from the first to the last element of an array (but rows of grad may lie in the gaps
+ * between those of logits).
+ *
+ * Error bounds. Those of xent_fused_f32. With more than one class in t, terms may cancel: loss (2^-23 + 2^-48 max_j
+ * |x_j|) sum_j |t_j| more, a gradient entry 3 ULP of the larger of its two terms. XENT_F64: the same numbers of ULP of
+ * double.
+ *
+ * Cost. Rows whose classes are neighbours, and rows that are neighbours of each other for each class, take the time of
+ * memory and arithmetic; other layouts, whose numbers are collected one by one, several times that.
+ */
+XENT_API xent_status xent_cross_entropy(const xent_problem *problem);
 
 /*
  * lse[i] = log(sum_j exp(logits[i * logits_stride + j])). logits_stride 0: classes. lse [rows], disjoint from logits.
@@ -189,10 +321,14 @@ typedef struct xent_bce_options {
 
 #ifdef __cplusplus
 #define XENT_BCE_OPTIONS_INIT                                                                                          \
-    { sizeof(xent_bce_options), XENT_MEAN, 0, 0, 0, nullptr, 0, 0, nullptr, nullptr }
+    {                                                                                                                  \
+        sizeof(xent_bce_options), XENT_MEAN, 0, 0, 0, nullptr, 0, 0, nullptr, nullptr                                  \
+    }
 #else
 #define XENT_BCE_OPTIONS_INIT                                                                                          \
-    { sizeof(xent_bce_options), XENT_MEAN, 0, 0, 0, NULL, 0, 0, NULL, NULL }
+    {                                                                                                                  \
+        sizeof(xent_bce_options), XENT_MEAN, 0, 0, 0, NULL, 0, 0, NULL, NULL                                           \
+    }
 #endif
 
 /*
@@ -262,8 +398,8 @@ XENT_API const char *const *xent_isas(void);
 /* NULL-terminated names of every kernel in this build, whether or not this CPU can run it, fastest first. */
 XENT_API const char *const *xent_built_isas(void);
 
-/* The first feature that a kernel needs and this CPU or its operating system lacks ("avx512f"); "" if the kernel can run.
-   NULL: no such kernel in this build. */
+/* The first feature that a kernel needs and this CPU or its operating system lacks ("avx512f"); "" if the kernel can
+   run. NULL: no such kernel in this build. */
 XENT_API const char *xent_isa_missing(const char *isa);
 
 /* The version of the library in use: XENT_VERSION_MAJOR * 10000 + XENT_VERSION_MINOR * 100 + XENT_VERSION_PATCH. */

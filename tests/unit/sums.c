@@ -28,8 +28,9 @@ static double sum_in_order(const struct xent_job *job, size_t rows)
         double group = 0;
         for (size_t i = first; i < rows && i < first + group_rows; i++) {
             struct xent_job row = *job;
-            row.logits += i * job->classes;
+            row.logits = (const float *)job->logits + i * job->classes;
             row.targets32 += i;
+            row.targets = row.targets32;
             group += run(&row, 1, NULL);
         }
         sum += group;
@@ -81,9 +82,13 @@ static void check_shape(struct rng *rng, size_t rows, size_t classes, bool confi
     int32_t *targets = allocate(rows * sizeof *targets);
     fill(rng, logits, targets, rows, classes, confident);
     struct xent_job job = {.logits = logits,
-                           .logits_stride = classes,
+                           .logits_strides = {classes, 1, 0},
                            .classes = classes,
+                           .inner = 1,
+                           .labels = 1,
                            .targets32 = targets,
+                           .targets = targets,
+                           .targets_strides = {1, 1, 0},
                            .ignore_index = -100,
                            .grad_scale = 1,
                            .target_weight = 1,

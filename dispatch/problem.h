@@ -1,0 +1,9 @@
+/* The general call on a description whose struct is of this version. */
+#ifndef XENT_DISPATCH_PROBLEM_H
+#define XENT_DISPATCH_PROBLEM_H
+
+#include "xent/xent.h"
+
+xent_status xent_compute(const xent_problem *problem);
+
+#endif
