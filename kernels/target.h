@@ -36,10 +36,11 @@ struct distribution {
     double scale; /* of gradients */
 };
 
-/* What the exponentials of the row are multiplied by, times s. */
+/* What the exponentials of the row are multiplied by, times s. Never -0, whose sign row_multiplier would take for a part
+   of the exponent. */
 static inline double distribution_multiplier(const struct distribution *t)
 {
-    return t->scale * (t->own + t->rest + t->even * t->W);
+    return t->scale * (t->own + t->rest + t->even * t->W) + 0.0;
 }
 
 /* Whether exponentials may be multiplied as floats: otherwise, which takes row weights or dloss of such size, it is
