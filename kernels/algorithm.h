@@ -33,6 +33,7 @@
  *   vi  vior(w, x)                    bitwise or
  *   vi  viload(p), vistore(p, w)      VW integers, any alignment
  *   vf  vdrop_where(v, w, c)          +0 where the integer w == c, v elsewhere
+ *   vf  vreplace_where(v, w, c, u)    u where the integer w == c, v elsewhere
  *   void vload_columns(x, j, n, c)    c[i] lane l = x[l][j + i] for i < n <= 4, 0 for n <= i < 4; reads nothing else
  *   void vstore_columns(x, j, n, c)   x[l][j + i] = c[i] lane l for i < n <= 4; writes nothing else
  *   bool vany(w, mask)                whether any lane of w & mask is not 0

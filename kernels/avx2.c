@@ -127,6 +127,11 @@ static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
     return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(w, _mm256_set1_epi32(c))), v);
 }
 
+static ALWAYS_INLINE vf vreplace_where(vf v, vi w, int c, vf u)
+{
+    return _mm256_blendv_ps(v, u, _mm256_castsi256_ps(_mm256_cmpeq_epi32(w, _mm256_set1_epi32(c))));
+}
+
 static ALWAYS_INLINE vi viadd(vi a, vi b)
 {
     return _mm256_add_epi32(a, b);

@@ -124,6 +124,11 @@ static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
     return _mm512_maskz_mov_ps((__mmask16)~_mm512_cmpeq_epi32_mask(w, _mm512_set1_epi32(c)), v);
 }
 
+static ALWAYS_INLINE vf vreplace_where(vf v, vi w, int c, vf u)
+{
+    return _mm512_mask_mov_ps(v, _mm512_cmpeq_epi32_mask(w, _mm512_set1_epi32(c)), u);
+}
+
 static ALWAYS_INLINE vi viadd(vi a, vi b)
 {
     return _mm512_add_epi32(a, b);

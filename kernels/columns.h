@@ -1,8 +1,10 @@
 /*
  * Part of kernels/algorithm.h: rows of few classes, a vector's worth of them at once, one row in each lane.
  *
- * What is done to a row is the same, to the bit; only the place of its numbers differs. A column is one class of VW rows.
- * Columns come and go four at a time, turned by vload_columns and vstore_columns.
+ * What is done to a row is the same, to the bit; only the place of its numbers differs. A column is one class of VW
+ * rows. Columns come and go four at a time. Where rows are contiguous they are turned by vload_columns and
+ * vstore_columns; where the rows are neighbours of each other (pixels, say) each class has a plane of its own, and a
+ * column is a vector of it.
  */
 #ifndef XENT_KERNELS_COLUMNS_H
 #define XENT_KERNELS_COLUMNS_H
@@ -20,30 +22,97 @@ static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)
     return classes - j < 4 ? classes - j : 4;
 }
 
+/* Where columns come from, and where they go. */
+struct column_place {
+    /* Rows, or else planes; where that is constant, only the code for it is left. */
+    bool is_rows;
+    const float *const *x; /* the rows */
+    float *const *out;     /* the same or others; also NULL */
+
+    const float *x_plane;         /* class 0 of the first row */
+    float *out_plane;             /* or NULL */
+    size_t x_stride, out_stride;  /* from one class to the next */
+    bool is_whole;                /* VW rows, none of which is dropped */
+    size_t rows;                  /* at most VW: nothing beyond them is read or written */
+    const int32_t *dropped;       /* [VW]: 1 for a row whose logits are taken for 0 */
+    float *x_y;                   /* [VW]: receives the targets' logits */
+    const float *target_gradient; /* [VW] */
+};
+
+static ALWAYS_INLINE struct column_place columns_of_rows(const float *const *x, float *const *out)
+{
+    return (struct column_place){.is_rows = true, .x = x, .out = out};
+}
+
+/* Columns j to j + 3, of which only the first count exist. */
+static ALWAYS_INLINE void load_columns(struct column_place at, size_t j, size_t count, vf column[4])
+{
+    if (at.is_rows) {
+        vload_columns(at.x, j, count, column);
+        return;
+    }
+    for (size_t i = 0; i < 4; ++i) {
+        if (i >= count) {
+            column[i] = vset(0.0f);
+        } else if (at.is_whole) {
+            column[i] = vload(at.x_plane + (j + i) * at.x_stride);
+        } else {
+            column[i] = load_left(at.x_plane + (j + i) * at.x_stride, at.rows);
+            column[i] = vdrop_where(column[i], viload(at.dropped), 1);
+        }
+    }
+}
+
+static ALWAYS_INLINE void store_columns(struct column_place at, size_t j, size_t count, const vf column[4])
+{
+    if (at.is_rows) {
+        vstore_columns(at.out, j, count, column);
+        return;
+    }
+    for (size_t i = 0; i < count; ++i) {
+        float *out = at.out_plane + (j + i) * at.out_stride;
+        if (at.is_whole)
+            vstore(out, column[i]);
+        else
+            store_left(out, column[i], at.rows);
+    }
+}
+
 /* What to prefetch: four classes of many rows at a time are not what a processor expects. */
 struct ahead {
     size_t next;       /* elements from a row to that of the next block */
     float *const *out; /* NULL, or the rows that are written to */
 };
 
-/* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one does
-   not lie in the window; then there are none. */
-static ALWAYS_INLINE bool columns_exp(const float *const *x, size_t classes, const int32_t *y, enum mode mode,
+static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, size_t count, struct ahead ahead)
+{
+    /* One line in four of the next block at a time: each once, and never many at once. */
+    for (size_t i = j / 4 % 4; at.is_rows && i < VW; i += 4) {
+        prefetch(at.x[i] + ahead.next + j);
+        if (ahead.out)
+            __builtin_prefetch(ahead.out[i] + j, 1);
+    }
+    for (size_t i = 0; !at.is_rows && i < count; ++i) {
+        prefetch(at.x_plane + (j + i) * at.x_stride + ahead.next);
+    }
+}
+
+/* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one
+   does not lie in the window; then there are none. */
+static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, const int32_t *y, enum mode mode,
                                       const float *ref, const float *cut, struct ahead ahead, struct columns *c)
 {
     const vi target = viload(y);
     const vf vref = vload(ref), vcut = vload(cut);
     vi stray = viset(0);
+    vf x_y = vset(0.0f);
     for (size_t j = 0; j < classes; j += 4) {
         vf z[4], t[4], r[4], e[4];
-        /* One line in four of the next block at a time: each once, and never many at once. */
-        for (size_t i = j / 4 % 4; i < VW; i += 4) {
-            prefetch(x[i] + ahead.next + j);
-            if (ahead.out)
-                __builtin_prefetch(ahead.out[i] + j, 1);
-        }
-        vload_columns(x, j, columns_left(classes, j), z);
+        prefetch_columns(at, j, columns_left(classes, j), ahead);
+        load_columns(at, j, columns_left(classes, j), z);
         for (size_t i = 0; i < 4; ++i) {
+            if (!at.is_rows)
+                x_y = vreplace_where(x_y, target, (int)(j + i), z[i]);
             z[i] = measured(z[i], mode, vref);
             if (mode != WINDOW && j + i >= classes)
                 z[i] = vset(0.0f); /* there is no class */
@@ -57,6 +126,8 @@ static ALWAYS_INLINE bool columns_exp(const float *const *x, size_t classes, con
         for (int i = 0; i < 4; ++i)
             vstore(c->f[j + (size_t)i], vdrop_where(e[i], target, (int)j + i));
     }
+    if (!at.is_rows)
+        vstore(at.x_y, x_y);
     return !vany(stray, ~(WINDOW_SIZE - 1));
 }
 
@@ -69,7 +140,8 @@ static ALWAYS_INLINE vd columns_lane(const struct columns *c, size_t classes, si
     return lane;
 }
 
-/* The sums, folded as ever, lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1, where lanes without a class add nothing. */
+/* The sums, folded as ever, lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1, where lanes without a class add nothing.
+ */
 static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, double *others)
 {
     vd sum[8];
@@ -92,28 +164,36 @@ static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, d
         others[i] *= 0x1p896;
 }
 
+/* In planes a target's gradient is put where it belongs while its column is at hand: a store to a plane that has left
+   the first-level cache, as the many that lie a power of two apart drive each other out of it, takes longer than all
+   else. */
+static ALWAYS_INLINE vf with_target(vf g, const int32_t *y, size_t j, struct column_place at)
+{
+    return at.is_rows ? g : vreplace_where(g, viload(y), (int)j, vload(at.target_gradient));
+}
+
 /* g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi and lo have the power of two in them. */
-static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t classes, const float *hi, const float *lo,
-                                        float *const *out)
+static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t classes, const int32_t *y, const float *hi,
+                                        const float *lo, struct column_place at)
 {
     const vf vhi = vload(hi), vlo = vload(lo);
     for (size_t j = 0; j < classes; j += 4) {
         vf g[4];
         for (size_t i = 0; i < 4; ++i) {
             const vf e = vload(c->f[j + i]);
-            g[i] = vfma(e, vhi, vmul(e, vlo));
+            g[i] = with_target(vfma(e, vhi, vmul(e, vlo)), y, j + i, at);
         }
-        vstore_columns(out, j, columns_left(classes, j), g);
+        store_columns(at, j, columns_left(classes, j), g);
     }
 }
 
 /* The largest logit of each row, leaving out any NaN. */
-static void columns_max(const float *const *x, size_t classes, float *max)
+static ALWAYS_INLINE void columns_max(struct column_place at, size_t classes, float *max)
 {
     vf largest = vset(-INFINITY);
     for (size_t j = 0; j < classes; j += 4) {
         vf z[4];
-        vload_columns(x, j, columns_left(classes, j), z);
+        load_columns(at, j, columns_left(classes, j), z);
         for (size_t i = 0; i < columns_left(classes, j); ++i)
             largest = vmax(z[i], largest);
     }
@@ -121,13 +201,13 @@ static void columns_max(const float *const *x, size_t classes, float *max)
 }
 
 /* Exponentials in any frame. */
-static void columns_exp_wide(const float *const *x, size_t classes, const int32_t *y, const float *ref, const float *cut,
-                             struct columns *c)
+static ALWAYS_INLINE void columns_exp_wide(struct column_place at, size_t classes, const int32_t *y, const float *ref,
+                                           const float *cut, struct columns *c)
 {
     const vi target = viload(y);
     for (size_t j = 0; j < classes; j += 4) {
         vf z[4];
-        vload_columns(x, j, columns_left(classes, j), z);
+        load_columns(at, j, columns_left(classes, j), z);
         for (int i = 0; i < 4; ++i) {
             vi n;
             const vf f = exp_wide(z[i], vload(ref), vload(cut), &n);
@@ -154,14 +234,17 @@ static void columns_sum_wide(const struct columns *c, size_t classes, double *ot
     memcpy(others, lane[0], sizeof lane[0]);
 }
 
-static void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *exponent, const float *hi,
-                               const float *lo, float *const *out)
+static ALWAYS_INLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,
+                                             const int32_t *exponent, const float *hi, const float *lo,
+                                             struct column_place at)
 {
     for (size_t j = 0; j < classes; j += 4) {
         vf g[4];
-        for (size_t i = 0; i < 4; ++i)
+        for (size_t i = 0; i < 4; ++i) {
             g[i] = multiply_wide(vload(c->f[j + i]), viload(c->n[j + i]), viload(exponent), vload(hi), vload(lo));
-        vstore_columns(out, j, columns_left(classes, j), g);
+            g[i] = with_target(g[i], y, j + i, at);
+        }
+        store_columns(at, j, columns_left(classes, j), g);
     }
 }
 

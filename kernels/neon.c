@@ -146,6 +146,11 @@ static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
     return keep_where(v, vmvnq_u32(vceqq_s32(w, vdupq_n_s32(c))));
 }
 
+static ALWAYS_INLINE vf vreplace_where(vf v, vi w, int c, vf u)
+{
+    return vbslq_f32(vceqq_s32(w, vdupq_n_s32(c)), u, v);
+}
+
 static ALWAYS_INLINE vi viadd(vi a, vi b)
 {
     return vaddq_s32(a, b);

@@ -8,6 +8,7 @@
 
 enum {
     BATCH = 16,
+    COLUMNS_IN_PLACE = 64,
     COLUMNS_ROWS = 3,  /* fewer short rows than this are faster one by one */
     FRAMED_BLOCKS = 32 /* so many blocks of short rows are not tried in the window after one that did not fit */
 };
@@ -25,7 +26,7 @@ static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
  * memory. */
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
-    return !job->out ? COLUMNS_MAX : job->out == job->logits ? 64 : 32;
+    return !job->out ? COLUMNS_MAX : job->out == job->logits ? COLUMNS_IN_PLACE : 32;
 }
 
 /* What a row's loss is about: nothing (softmax), its target, or a distribution around its target. */
@@ -225,10 +226,10 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
 }
 
 /* Finds the frames of a block of rows from at on. */
-static void find_frames(struct batch *b, int at)
+static ALWAYS_INLINE void find_frames(struct batch *b, int at, struct column_place place)
 {
     float max[VW];
-    columns_max(b->x + at, b->classes, max);
+    columns_max(place, b->classes, max);
     for (int i = 0; i < VW; ++i) {
         b->finite[at + i] = row_is_finite(max[i]);
         const struct frame frame = b->finite[at + i] ? row_frame(max[i]) : near_frame;
@@ -239,27 +240,58 @@ static void find_frames(struct batch *b, int at)
 
 /* The exponentials and sums of a block of rows from at on. Returns whether all are in the window. framed: whether rows
    like these have lately needed their frames. */
-static bool sum_block(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+static ALWAYS_INLINE bool sum_block(struct batch *b, int at, struct column_place place, const int32_t *y,
+                                    struct ahead ahead, struct columns *c, int *framed)
 {
-    const float *const *x = b->x + at;
     const float *ref = b->ref + at, *cut = b->cut + at;
-    const bool apart = b->out[0] && b->out[0] != b->x[0];
-    const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL};
-    if (*framed == 0 && columns_exp(x, b->classes, y + at, WINDOW, ref, cut, ahead, c)) {
+    if (*framed == 0 && columns_exp(place, b->classes, y + at, WINDOW, ref, cut, ahead, c)) {
         columns_sum(c, b->classes, b->others + at);
         return true;
     }
     *framed = *framed == 0 ? FRAMED_BLOCKS : *framed - 1;
-    find_frames(b, at);
-    if (columns_exp(x, b->classes, y + at, FAR_MASKED, ref, cut, ahead, c)) {
+    find_frames(b, at, place);
+    if (columns_exp(place, b->classes, y + at, FAR_MASKED, ref, cut, ahead, c)) {
         columns_sum(c, b->classes, b->others + at);
         return true;
     }
-    columns_exp_wide(x, b->classes, y + at, ref, cut, c);
+    columns_exp_wide(place, b->classes, y + at, ref, cut, c);
     columns_sum_wide(c, b->classes, b->others + at);
     for (int i = at; i < at + VW; ++i)
         b->finite[i] = b->finite[i] && b->others[i] == b->others[i] && b->x_y[i] == b->x_y[i];
     return false;
+}
+
+/* Whether the exponentials of a block, which sum_block left in the window or not, can be multiplied plainly: then hi
+   and lo get their powers of two; otherwise exponentials from the window are formed again, apart from theirs. */
+static ALWAYS_INLINE bool prepare_scale(struct batch *b, int at, struct column_place place, const int32_t *y,
+                                        bool in_window, struct columns *c)
+{
+    bool plain = in_window;
+    for (int i = at; i < at + VW; ++i)
+        plain = plain && is_plain(b->exponent[i]);
+    for (int i = at; plain && i < at + VW; ++i) {
+        b->hi[i] *= f32_pow2(b->exponent[i]);
+        b->lo[i] *= f32_pow2(b->exponent[i]);
+    }
+    if (in_window && !plain)
+        columns_exp_wide(place, b->classes, y + at, b->ref + at, b->cut + at, c);
+    return plain;
+}
+
+static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct column_place place, const int32_t *y,
+                                      bool plain, const struct columns *c)
+{
+    if (plain)
+        columns_scale(c, b->classes, y + at, b->hi + at, b->lo + at, place);
+    else
+        columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, place);
+}
+
+static bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+{
+    const bool apart = b->out[0] && b->out[0] != b->x[0];
+    const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL};
+    return sum_block(b, at, columns_of_rows(b->x + at, b->out + at), y, ahead, c, framed);
 }
 
 /* Rows of few classes by columns. Everything is read before anything is written: rows that only fill up a vector are
@@ -288,42 +320,33 @@ static void run_columns(struct batch *b, const struct xent_job *job, enum target
         b->finite[i] = true;
     }
     for (int k = 0; k < BLOCKS; ++k)
-        plain[k] = sum_block(b, k * VW, y, &columns[k], framed);
+        plain[k] = sum_block_of_rows(b, k * VW, y, &columns[k], framed);
     finish_rows(b, BATCH, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
         return;
-    for (int k = 0; k < BLOCKS; ++k) {
-        const bool in_window = plain[k];
-        for (int i = k * VW; i < k * VW + VW; ++i)
-            plain[k] = plain[k] && is_plain(b->exponent[i]);
-        for (int i = k * VW; plain[k] && i < k * VW + VW; ++i) {
-            b->hi[i] *= f32_pow2(b->exponent[i]);
-            b->lo[i] *= f32_pow2(b->exponent[i]);
-        }
-        if (in_window && !plain[k])
-            columns_exp_wide(b->x + k * VW, b->classes, y + k * VW, b->ref + k * VW, b->cut + k * VW, &columns[k]);
-    }
-    for (int k = 0; k < BLOCKS; ++k) {
-        const int at = k * VW;
-        if (plain[k])
-            columns_scale(&columns[k], b->classes, b->hi + at, b->lo + at, b->out + at);
-        else
-            columns_scale_wide(&columns[k], b->classes, b->exponent + at, b->hi + at, b->lo + at, b->out + at);
-    }
+    for (int k = 0; k < BLOCKS; ++k)
+        plain[k] = prepare_scale(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
+    for (int k = 0; k < BLOCKS; ++k)
+        scale_block(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
     if (target == DISTRIBUTION)
         finish_distributions(b, job);
     store_exceptions(b, target);
+}
+
+static void store_ignored(const struct xent_job *job, size_t row)
+{
+    if (job->loss)
+        ((float *)job->loss)[row] = 0;
+    if (job->lse)
+        ((float *)job->lse)[row] = 0;
 }
 
 static void ignore_row(const struct xent_job *job, size_t row)
 {
     if (job->out)
         fill(xent_job_out(job, row), job->classes, 0.0f);
-    if (job->loss)
-        ((float *)job->loss)[row] = 0;
-    if (job->lse)
-        ((float *)job->lse)[row] = 0;
+    store_ignored(job, row);
 }
 
 /* Takes up to limit rows from first on, but ignored ones, which are done with. Returns the first row that is left. */
@@ -354,6 +377,17 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
     return i;
 }
 
+static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job, size_t most_columns,
+                                     enum target target, double grad_scale, int *framed)
+{
+    const bool bounded = target != DISTRIBUTION || find_distributions(b, job);
+    if (b->count >= COLUMNS_ROWS && b->classes <= most_columns && bounded &&
+        !(target == DISTRIBUTION && job->smoothing > 0))
+        run_columns(b, job, target, grad_scale, framed);
+    else
+        run_batch(b, job, target, grad_scale);
+}
+
 /* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly
    while the stores are on their way. */
 static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, enum target target,
@@ -366,19 +400,18 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, target);
-        const bool bounded = target != DISTRIBUTION || find_distributions(b, job);
-        if (b->count >= COLUMNS_ROWS && b->classes <= columns_limit(job) && bounded &&
-            !(target == DISTRIBUTION && job->smoothing > 0))
-            run_columns(b, job, target, grad_scale, &framed);
-        else
-            run_batch(b, job, target, grad_scale);
+        run_filled(b, job, columns_limit(job), target, grad_scale, &framed);
     }
 }
 
+#include "kernels/strided.h"
+
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
-    if (!xent_job_is_contiguous(job) || !xent_job_has_labels(job))
+    if (!xent_job_has_labels(job))
         XENT_KERNEL(scalar).cross_entropy(job, first, last);
+    else if (!xent_job_is_contiguous(job))
+        cross_entropy_strided(job, first, last);
     else if (xent_job_is_plain(job))
         run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
     else

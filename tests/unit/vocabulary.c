@@ -107,6 +107,8 @@ START_TEST(integers)
         CHECK("visar", vfrom_bits(visar(wa, 3)), f32_from_bits((uint32_t)((int32_t)f32_bits(a[i]) >> 3)));
         CHECK("vdrop_where", vdrop_where(vload(a), viload(words), words[round % VW]),
               words[i] == words[round % VW] ? 0.0f : a[i]);
+        CHECK("vreplace_where", vreplace_where(vload(a), viload(words), words[round % VW], vload(b)),
+              words[i] == words[round % VW] ? b[i] : a[i]);
         CHECK("vkeep_int_ge", vkeep_int_ge(vload(b), wa, -126), (int32_t)f32_bits(a[i]) >= -126 ? b[i] : 0.0f);
         CHECK("vtable", vtable(table, vload(a)),
               f32_from_bits((uint32_t)table[f32_bits(a[i]) & 15] + (f32_bits(a[i]) << 19)));

@@ -1,0 +1,319 @@
+/*
+ * Part of kernels/algorithm.h: rows whose classes are not neighbours, as those of images [N][C][H][W].
+ *
+ * Where rows are neighbours of each other, those of few classes are taken by columns, straight from the planes of their
+ * classes. Others go through a tile: a batch of rows is copied to where classes are neighbours, computed there in
+ * place, and its gradient copied back. Rows too long for that are left to the scalar kernel.
+ */
+#ifndef XENT_KERNELS_STRIDED_H
+#define XENT_KERNELS_STRIDED_H
+
+enum {
+    TILE = 16384,              /* floats: as much stack as any thread should have */
+    TILE_LINE = 16,            /* floats in a cache line */
+    SHORTEST_LINE = BATCH / 4, /* fewer neighbours than this are better mixed with others in a tile */
+    PLANES_AHEAD = 32          /* rows that are prefetched in every plane */
+};
+
+/* Rows up to the next one that is not evenly spaced with them, but at most limit. */
+static ALWAYS_INLINE size_t line_left(const struct xent_job *job, size_t row, size_t limit)
+{
+    if (job->inner == 1)
+        return limit;
+    const size_t left = job->inner - row % job->inner;
+    return left < limit ? left : limit;
+}
+
+static size_t row_stride(const struct xent_job *job, const xent_strides *strides)
+{
+    return job->inner == 1 ? strides->outer : strides->inner;
+}
+
+/* From one row of a tile to the next: not a power of two, for the caches' sake. */
+static size_t tile_pitch(size_t classes)
+{
+    return (classes + TILE_LINE - 1) / TILE_LINE * TILE_LINE + TILE_LINE;
+}
+
+/* to[i * to_slow + j * to_fast] = from[i * from_slow + j * from_fast] for i < slow, j < fast. */
+static void copy_grid(float *to, size_t to_slow, size_t to_fast, const float *from, size_t from_slow, size_t from_fast,
+                      size_t slow, size_t fast)
+{
+    for (size_t i = 0; i < slow; ++i)
+        for (size_t j = 0; j < fast; ++j)
+            to[i * to_slow + j * to_fast] = from[i * from_slow + j * from_fast];
+}
+
+/* Copies count evenly spaced rows from row on into a tile. */
+static void fetch_line(const struct xent_job *job, size_t row, size_t count, float *tile, size_t pitch)
+{
+    const float *x = xent_job_logits(job, row);
+    const size_t step = row_stride(job, &job->logits_strides), stride = job->logits_strides.classes;
+    size_t i = 0;
+    for (; step == 1 && count - i >= VW; i += VW) {
+        const struct column_place at = {.is_whole = true, .x_plane = x + i, .x_stride = stride};
+        float *rows[VW];
+        for (size_t k = 0; k < VW; ++k)
+            rows[k] = tile + (i + k) * pitch;
+        for (size_t j = 0; j < job->classes; j += 4) {
+            vf column[4];
+            load_columns(at, j, columns_left(job->classes, j), column);
+            vstore_columns(rows, j, columns_left(job->classes, j), column);
+        }
+    }
+    if (stride < step)
+        copy_grid(tile + i * pitch, pitch, 1, x + i * step, step, stride, count - i, job->classes);
+    else
+        copy_grid(tile + i * pitch, 1, pitch, x + i * step, stride, step, job->classes, count - i);
+}
+
+/* Copies as many rows from a tile to the gradient. */
+static void leave_line(const struct xent_job *job, size_t row, size_t count, const float *tile, size_t pitch)
+{
+    float *out = xent_job_out(job, row);
+    const size_t step = row_stride(job, &job->out_strides), stride = job->out_strides.classes;
+    size_t i = 0;
+    for (; step == 1 && count - i >= VW; i += VW) {
+        const struct column_place at = {.is_whole = true, .out_plane = out + i, .out_stride = stride};
+        const float *rows[VW];
+        for (size_t k = 0; k < VW; ++k)
+            rows[k] = tile + (i + k) * pitch;
+        for (size_t j = 0; j < job->classes; j += 4) {
+            vf column[4];
+            vload_columns(rows, j, columns_left(job->classes, j), column);
+            store_columns(at, j, columns_left(job->classes, j), column);
+        }
+    }
+    if (stride < step)
+        copy_grid(out + i * step, step, stride, tile + i * pitch, pitch, 1, count - i, job->classes);
+    else
+        copy_grid(out + i * step, stride, step, tile + i * pitch, 1, pitch, job->classes, count - i);
+}
+
+/* A tile of count rows from first on. Ignored ones come along, but only as numbers that are copied. */
+static void run_tile(const struct xent_job *job, size_t first, size_t count, float *tile, enum target target,
+                     int *framed)
+{
+    const size_t pitch = tile_pitch(job->classes);
+    struct batch b = {.classes = job->classes};
+    bool ignored[BATCH];
+    for (size_t i = 0; i < count; ++i) {
+        ignored[i] = xent_job_ignores(job, first + i);
+        if (ignored[i])
+            continue;
+        b.row[b.count] = first + i;
+        b.x[b.count] = tile + i * pitch;
+        b.out[b.count] = job->out ? tile + i * pitch : NULL;
+        b.y[b.count] = target == PLAIN_TARGET ? xent_job_target(job, first + i) : -1;
+        ++b.count;
+    }
+    if (b.count > 0)
+        for (size_t i = 0, line; i < count; i += line) {
+            line = line_left(job, first + i, count - i);
+            fetch_line(job, first + i, line, tile + i * pitch, pitch);
+        }
+    for (size_t i = 0; i < count; ++i) {
+        if (!ignored[i])
+            continue;
+        if (job->out)
+            fill(tile + i * pitch, job->classes, 0.0f);
+        store_ignored(job, first + i);
+    }
+    if (b.count > 0 && target == PLAIN_TARGET)
+        run_filled(&b, job, job->out ? COLUMNS_IN_PLACE : COLUMNS_MAX, PLAIN_TARGET, job->grad_scale, framed);
+    else if (b.count > 0)
+        run_filled(&b, job, job->out ? COLUMNS_IN_PLACE : COLUMNS_MAX, DISTRIBUTION, job->grad_scale, framed);
+    for (size_t i = 0, line; job->out && i < count; i += line) {
+        line = line_left(job, first + i, count - i);
+        leave_line(job, first + i, line, tile + i * pitch, pitch);
+    }
+}
+
+static NOINLINE void run_tiles(const struct xent_job *job, size_t first, size_t last, enum target target)
+{
+    float tile[TILE] __attribute__((aligned(64)));
+    const size_t fitting = TILE / tile_pitch(job->classes), limit = fitting < BATCH ? fitting : BATCH;
+    int framed = 0;
+    for (size_t i = first, count; i < last; i += count) {
+        count = last - i < limit ? last - i : limit;
+        run_tile(job, i, count, tile, target, &framed);
+    }
+}
+
+/* A batch of neighbours, each in its lane, also those that are ignored. */
+struct planes {
+    struct batch b;
+    const float *x;
+    float *out;
+    size_t kept;
+    int32_t y[BATCH], dropped[BATCH]; /* an ignored row has no y: -1 */
+};
+
+static ALWAYS_INLINE struct column_place columns_of_planes(struct planes *p, const struct xent_job *job, size_t at,
+                                                           bool is_whole)
+{
+    const size_t left = at < p->b.count ? p->b.count - at : 0;
+    return (struct column_place){.x_plane = p->x + at,
+                                 .out_plane = p->out ? p->out + at : NULL,
+                                 .x_stride = job->logits_strides.classes,
+                                 .out_stride = job->out_strides.classes,
+                                 .is_whole = is_whole,
+                                 .rows = left < VW ? left : VW,
+                                 .dropped = p->dropped + at,
+                                 .x_y = p->b.x_y + at,
+                                 .target_gradient = p->b.target_gradient + at};
+}
+
+static NOINLINE bool sum_whole_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c,
+                                      int *framed)
+{
+    const struct column_place place = columns_of_planes(p, job, (size_t)at, true);
+    return sum_block(&p->b, at, place, p->y, (struct ahead){PLANES_AHEAD, NULL}, c, framed);
+}
+
+static NOINLINE bool sum_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c, int *framed)
+{
+    const struct column_place place = columns_of_planes(p, job, (size_t)at, false);
+    return sum_block(&p->b, at, place, p->y, (struct ahead){PLANES_AHEAD, NULL}, c, framed);
+}
+
+static NOINLINE void scale_whole_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
+                                        const struct columns *c)
+{
+    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, true), p->y, plain, c);
+}
+
+static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
+                                  const struct columns *c)
+{
+    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, c);
+}
+
+/* Takes count rows from first on. False if there is a multiplier that needs more than columns give it. */
+static ALWAYS_INLINE bool fill_planes(struct planes *p, const struct xent_job *job, size_t first, size_t count,
+                                      enum target target)
+{
+    struct batch *b = &p->b;
+    b->count = count;
+    b->classes = job->classes;
+    p->x = xent_job_logits(job, first);
+    p->out = b->out[0] = job->out ? xent_job_out(job, first) : NULL;
+    p->kept = 0;
+    size_t any = 0;
+    for (size_t i = 0; i < BATCH; ++i) {
+        b->row[i] = first + i;
+        b->ref[i] = near_frame.ref;
+        b->cut[i] = near_frame.cut;
+        b->finite[i] = true;
+        b->x_y[i] = 0;
+        p->y[i] = -1;
+        p->dropped[i] = 1;
+    }
+    for (size_t i = 0; i < count; ++i) {
+        const int64_t y = xent_job_target(job, first + i);
+        if (y == job->ignore_index || (target == DISTRIBUTION && xent_job_row_weight(job, first + i) == 0))
+            continue;
+        p->y[i] = (int32_t)y;
+        p->dropped[i] = 0;
+        any = i;
+        ++p->kept;
+        if (target == DISTRIBUTION) {
+            b->t[i] = distribution_of_labels(job, first + i);
+            const double multiplier = distribution_multiplier(&b->t[i]);
+            if (!(multiplier >= 0 && multiplier_is_bounded(multiplier)))
+                return false;
+        }
+    }
+    for (size_t i = 0; target == DISTRIBUTION && p->kept < BATCH && i < BATCH; ++i)
+        if (p->dropped[i])
+            b->t[i] = b->t[any];
+    return true;
+}
+
+/* Ignored rows have come along as if their logits were 0. */
+static void drop_ignored(struct planes *p)
+{
+    struct batch *b = &p->b;
+    for (size_t i = 0; i < BATCH; ++i)
+        if (p->dropped[i]) {
+            b->loss[i] = b->log_sum[i] = 0;
+            b->exponent[i] = 0;
+            b->hi[i] = b->lo[i] = 0;
+        }
+}
+
+static ALWAYS_INLINE void run_plane_batch(struct planes *p, const struct xent_job *job, enum target target,
+                                          double grad_scale, int *framed)
+{
+    enum { BLOCKS = BATCH / VW };
+    struct columns columns[BLOCKS];
+    bool plain[BLOCKS];
+    struct batch *b = &p->b;
+    const bool whole = p->kept == BATCH;
+    for (int k = 0; k < BLOCKS; ++k)
+        plain[k] = whole ? sum_whole_planes(p, job, k * VW, &columns[k], framed)
+                         : sum_planes(p, job, k * VW, &columns[k], framed);
+    finish_rows(b, BATCH, target, grad_scale);
+    if (!whole)
+        drop_ignored(p);
+    store_losses(b, job);
+    if (!p->out)
+        return;
+    for (int k = 0; k < BLOCKS; ++k)
+        plain[k] =
+            prepare_scale(b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y, plain[k], &columns[k]);
+    for (int k = 0; k < BLOCKS; ++k)
+        if (whole)
+            scale_whole_planes(p, job, k * VW, plain[k], &columns[k]);
+        else
+            scale_planes(p, job, k * VW, plain[k], &columns[k]);
+    for (size_t i = 0; i < b->count; ++i)
+        for (size_t j = 0; !b->finite[i] && j < b->classes; ++j)
+            p->out[i + j * job->out_strides.classes] = NAN;
+}
+
+static void ignore_planes(const struct planes *p, const struct xent_job *job)
+{
+    for (size_t i = 0; i < p->b.count; ++i)
+        store_ignored(job, p->b.row[i]);
+    for (size_t j = 0; p->out && j < job->classes; ++j)
+        fill(p->out + j * job->out_strides.classes, p->b.count, 0.0f);
+}
+
+static ALWAYS_INLINE void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target,
+                                     double grad_scale)
+{
+    struct planes planes;
+    int framed = 0;
+    for (size_t i = first, count; i < last; i += count) {
+        count = line_left(job, i, last - i < BATCH ? last - i : BATCH);
+        if (!fill_planes(&planes, job, i, count, target))
+            run_tiles(job, i, i + count, target);
+        else if (planes.kept == 0)
+            ignore_planes(&planes, job);
+        else
+            run_plane_batch(&planes, job, target, grad_scale, &framed);
+    }
+}
+
+static bool has_planes(const struct xent_job *job)
+{
+    return xent_job_has_plain_labels(job) && job->smoothing == 0 && job->classes <= COLUMNS_MAX &&
+           (job->inner == 1 || job->inner >= SHORTEST_LINE) && row_stride(job, &job->logits_strides) == 1 &&
+           (!job->out || row_stride(job, &job->out_strides) == 1);
+}
+
+static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last)
+{
+    const bool plain = xent_job_is_plain(job);
+    if (tile_pitch(job->classes) > TILE)
+        XENT_KERNEL(scalar).cross_entropy(job, first, last);
+    else if (!has_planes(job))
+        run_tiles(job, first, last, plain ? PLAIN_TARGET : DISTRIBUTION);
+    else if (plain)
+        run_planes(job, first, last, PLAIN_TARGET, job->grad_scale);
+    else
+        run_planes(job, first, last, DISTRIBUTION, job->grad_scale);
+}
+
+#endif
