@@ -201,7 +201,7 @@ static ALWAYS_INLINE void columns_max(struct column_place at, size_t classes, fl
 }
 
 /* Exponentials in any frame. */
-static ALWAYS_INLINE void columns_exp_wide(struct column_place at, size_t classes, const int32_t *y, const float *ref,
+static NOINLINE void columns_exp_wide(struct column_place at, size_t classes, const int32_t *y, const float *ref,
                                            const float *cut, struct columns *c)
 {
     const vi target = viload(y);
@@ -234,7 +234,7 @@ static void columns_sum_wide(const struct columns *c, size_t classes, double *ot
     memcpy(others, lane[0], sizeof lane[0]);
 }
 
-static ALWAYS_INLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,
+static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,
                                              const int32_t *exponent, const float *hi, const float *lo,
                                              struct column_place at)
 {

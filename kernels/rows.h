@@ -287,7 +287,7 @@ static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct colu
         columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, place);
 }
 
-static bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
 {
     const bool apart = b->out[0] && b->out[0] != b->x[0];
     const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL};
