@@ -145,6 +145,7 @@ static ALWAYS_INLINE vd columns_lane(const struct columns *c, size_t classes, si
 static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, double *others)
 {
     vd sum[8];
+#pragma GCC unroll 8
     for (size_t l = 0; l < 8; ++l) {
         if (l < classes)
             sum[l] = columns_lane(c, classes, l);
@@ -172,18 +173,18 @@ static ALWAYS_INLINE vf with_target(vf g, const int32_t *y, size_t j, struct col
     return at.is_rows ? g : vreplace_where(g, viload(y), (int)j, vload(at.target_gradient));
 }
 
-/* g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi and lo have the power of two in them. */
-static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t classes, const int32_t *y, const float *hi,
-                                        const float *lo, struct column_place at)
+/* For classes from begin (a multiple of 4) to end: g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi and lo have the power of two in them. */
+static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, size_t end, const int32_t *y,
+                                        const float *hi, const float *lo, struct column_place at)
 {
     const vf vhi = vload(hi), vlo = vload(lo);
-    for (size_t j = 0; j < classes; j += 4) {
+    for (size_t j = begin; j < end; j += 4) {
         vf g[4];
         for (size_t i = 0; i < 4; ++i) {
             const vf e = vload(c->f[j + i]);
             g[i] = with_target(vfma(e, vhi, vmul(e, vlo)), y, j + i, at);
         }
-        store_columns(at, j, columns_left(classes, j), g);
+        store_columns(at, j, columns_left(end, j), g);
     }
 }
 

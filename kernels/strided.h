@@ -177,57 +177,111 @@ static NOINLINE bool sum_planes(struct planes *p, const struct xent_job *job, in
     return sum_block(&p->b, at, place, p->y, (struct ahead){PLANES_AHEAD, NULL}, c, framed);
 }
 
-static NOINLINE void scale_whole_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
-                                        const struct columns *c)
-{
-    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, true), p->y, plain, c);
-}
-
 static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
                                   const struct columns *c)
 {
     scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, c);
 }
 
-/* Takes count rows from first on. False if there is a multiplier that needs more than columns give it. */
-static ALWAYS_INLINE bool fill_planes(struct planes *p, const struct xent_job *job, size_t first, size_t count,
-                                      enum target target)
+/* Takes the labels of count rows from first on. */
+static ALWAYS_INLINE void read_labels(struct planes *p, const struct xent_job *job, size_t first, size_t count)
+{
+    const int32_t *labels = job->targets32;
+    size_t kept = 0;
+    if (labels && count == BATCH && job->ignore_index == (int32_t)job->ignore_index) {
+        const int32_t ignored = (int32_t)job->ignore_index;
+        int32_t dropped = 0;
+        for (size_t i = 0; i < BATCH; ++i) {
+            const int32_t y = labels[first + i], drop = y == ignored;
+            p->y[i] = drop ? -1 : y;
+            p->dropped[i] = drop;
+            dropped += drop;
+        }
+        kept = BATCH - (size_t)dropped;
+    } else {
+        for (size_t i = 0; i < BATCH; ++i) {
+            const int64_t y = i < count ? xent_job_target(job, first + i) : job->ignore_index;
+            const bool keep = y != job->ignore_index;
+            p->y[i] = keep ? (int32_t)y : -1;
+            p->dropped[i] = !keep;
+            kept += keep;
+        }
+    }
+    p->kept = kept;
+}
+
+/* Finds the distributions of the rows that are kept. False if there is a multiplier that needs more than columns give it. */
+static bool read_distributions(struct planes *p, const struct xent_job *job, size_t first)
 {
     struct batch *b = &p->b;
-    b->count = count;
-    b->classes = job->classes;
-    p->x = xent_job_logits(job, first);
-    p->out = b->out[0] = job->out ? xent_job_out(job, first) : NULL;
-    p->kept = 0;
-    size_t any = 0;
+    size_t any = BATCH;
+    for (size_t i = 0; i < b->count; ++i) {
+        if (!p->dropped[i] && xent_job_row_weight(job, first + i) == 0) {
+            p->y[i] = -1;
+            p->dropped[i] = 1;
+            --p->kept;
+        }
+        if (p->dropped[i])
+            continue;
+        any = i;
+        b->t[i] = distribution_of_labels(job, first + i);
+        const double multiplier = distribution_multiplier(&b->t[i]);
+        if (!(multiplier >= 0 && multiplier_is_bounded(multiplier)))
+            return false;
+    }
+    for (size_t i = 0; any < BATCH && i < BATCH; ++i)
+        if (p->dropped[i])
+            b->t[i] = b->t[any];
+    return true;
+}
+
+/* Takes count rows from first on. */
+static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, size_t first, size_t count,
+                                 enum target target)
+{
+    struct batch *b = &p->b;
     for (size_t i = 0; i < BATCH; ++i) {
         b->row[i] = first + i;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
         b->finite[i] = true;
         b->x_y[i] = 0;
-        p->y[i] = -1;
-        p->dropped[i] = 1;
     }
-    for (size_t i = 0; i < count; ++i) {
-        const int64_t y = xent_job_target(job, first + i);
-        if (y == job->ignore_index || (target == DISTRIBUTION && xent_job_row_weight(job, first + i) == 0))
-            continue;
-        p->y[i] = (int32_t)y;
-        p->dropped[i] = 0;
-        any = i;
-        ++p->kept;
-        if (target == DISTRIBUTION) {
-            b->t[i] = distribution_of_labels(job, first + i);
-            const double multiplier = distribution_multiplier(&b->t[i]);
-            if (!(multiplier >= 0 && multiplier_is_bounded(multiplier)))
-                return false;
-        }
+    b->count = count;
+    b->classes = job->classes;
+    p->x = xent_job_logits(job, first);
+    p->out = b->out[0] = job->out ? xent_job_out(job, first) : NULL;
+    read_labels(p, job, first, count);
+    return target == PLAIN_TARGET || read_distributions(p, job, first);
+}
+
+static void store_plane_losses(const struct planes *p, const struct xent_job *job)
+{
+    const struct batch *b = &p->b;
+    const size_t first = b->row[0], group = first >> job->sums_shift;
+    double loss[BATCH];
+    float rounded[BATCH];
+    if (b->count < BATCH || (job->sums && b->row[BATCH - 1] >> job->sums_shift != group)) {
+        store_losses(b, job);
+        return;
     }
-    for (size_t i = 0; target == DISTRIBUTION && p->kept < BATCH && i < BATCH; ++i)
-        if (p->dropped[i])
-            b->t[i] = b->t[any];
-    return true;
+    for (size_t i = 0; i < BATCH; ++i)
+        loss[i] = b->finite[i] ? b->loss[i] : (double)NAN;
+    double sum = job->sums ? job->sums[group] : 0;
+    for (size_t i = 0; i < BATCH; ++i)
+        sum += loss[i];
+    if (job->sums)
+        job->sums[group] = sum;
+    if (job->loss) {
+        for (size_t i = 0; i < BATCH; ++i)
+            rounded[i] = loss[i] == loss[i] ? f64_to_f32(loss[i]) : NAN;
+        memcpy((float *)job->loss + first, rounded, sizeof rounded);
+    }
+    if (job->lse) {
+        for (size_t i = 0; i < BATCH; ++i)
+            rounded[i] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
+        memcpy((float *)job->lse + first, rounded, sizeof rounded);
+    }
 }
 
 /* Ignored rows have come along as if their logits were 0. */
@@ -242,36 +296,6 @@ static void drop_ignored(struct planes *p)
         }
 }
 
-static ALWAYS_INLINE void run_plane_batch(struct planes *p, const struct xent_job *job, enum target target,
-                                          double grad_scale, int *framed)
-{
-    enum { BLOCKS = BATCH / VW };
-    struct columns columns[BLOCKS];
-    bool plain[BLOCKS];
-    struct batch *b = &p->b;
-    const bool whole = p->kept == BATCH;
-    for (int k = 0; k < BLOCKS; ++k)
-        plain[k] = whole ? sum_whole_planes(p, job, k * VW, &columns[k], framed)
-                         : sum_planes(p, job, k * VW, &columns[k], framed);
-    finish_rows(b, BATCH, target, grad_scale);
-    if (!whole)
-        drop_ignored(p);
-    store_losses(b, job);
-    if (!p->out)
-        return;
-    for (int k = 0; k < BLOCKS; ++k)
-        plain[k] =
-            prepare_scale(b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y, plain[k], &columns[k]);
-    for (int k = 0; k < BLOCKS; ++k)
-        if (whole)
-            scale_whole_planes(p, job, k * VW, plain[k], &columns[k]);
-        else
-            scale_planes(p, job, k * VW, plain[k], &columns[k]);
-    for (size_t i = 0; i < b->count; ++i)
-        for (size_t j = 0; !b->finite[i] && j < b->classes; ++j)
-            p->out[i + j * job->out_strides.classes] = NAN;
-}
-
 static void ignore_planes(const struct planes *p, const struct xent_job *job)
 {
     for (size_t i = 0; i < p->b.count; ++i)
@@ -280,19 +304,95 @@ static void ignore_planes(const struct planes *p, const struct xent_job *job)
         fill(p->out + j * job->out_strides.classes, p->b.count, 0.0f);
 }
 
-static ALWAYS_INLINE void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target,
-                                     double grad_scale)
+enum { STRIP = 4, BLOCKS = BATCH / VW };
+
+/* Neighbours, as many batches of them as a strip has. */
+struct strip {
+    struct planes p[STRIP];
+    struct columns columns[STRIP][BLOCKS];
+    bool plain[STRIP][BLOCKS];
+};
+
+static ALWAYS_INLINE bool is_whole(const struct planes *p)
 {
-    struct planes planes;
+    return p->kept == BATCH;
+}
+
+static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *job, size_t batches)
+{
+    for (size_t j = 0; j < job->classes; j += 4)
+        for (size_t i = 0; i < batches; ++i)
+            for (int k = 0; k < BLOCKS; ++k)
+                if (is_whole(&s->p[i]) && s->plain[i][k]) {
+                    const int at = k * VW;
+                    const struct batch *b = &s->p[i].b;
+                    columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at, b->lo + at,
+                                  columns_of_planes(&s->p[i], job, (size_t)at, true));
+                }
+}
+
+static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target, double grad_scale, int *framed)
+{
+    struct strip s;
+    size_t batches = 0;
+    for (size_t at = 0; at < count; at += BATCH, ++batches)
+        if (!fill_planes(&s.p[batches], job, first + at, count - at < BATCH ? count - at : BATCH, target))
+            return false;
+    for (size_t i = 0; i < batches; ++i) {
+        struct planes *p = &s.p[i];
+        for (int k = 0; p->kept > 0 && k < BLOCKS; ++k)
+            s.plain[i][k] = is_whole(p) ? sum_whole_planes(p, job, k * VW, &s.columns[i][k], framed)
+                                   : sum_planes(p, job, k * VW, &s.columns[i][k], framed);
+    }
+    for (size_t i = 0; i < batches; ++i) {
+        struct planes *p = &s.p[i];
+        if (p->kept == 0) {
+            ignore_planes(p, job);
+            continue;
+        }
+        finish_rows(&p->b, BATCH, target, grad_scale);
+        if (!is_whole(p))
+            drop_ignored(p);
+        store_plane_losses(p, job);
+        for (int k = 0; p->out && k < BLOCKS; ++k)
+            s.plain[i][k] = prepare_scale(&p->b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y, s.plain[i][k], &s.columns[i][k]);
+    }
+    if (!job->out)
+        return true;
+    scale_whole_planes(&s, job, batches);
+    for (size_t i = 0; i < batches; ++i) {
+        struct planes *p = &s.p[i];
+        if (p->kept == 0)
+            continue;
+        for (int k = 0; k < BLOCKS; ++k)
+            if (!is_whole(p) || !s.plain[i][k])
+                scale_planes(p, job, k * VW, s.plain[i][k], &s.columns[i][k]);
+        for (size_t n = 0; n < p->b.count; ++n)
+            for (size_t j = 0; !p->b.finite[n] && j < job->classes; ++j)
+                p->out[n + j * job->out_strides.classes] = NAN;
+    }
+    return true;
+}
+
+static NOINLINE bool run_strip_plain(const struct xent_job *job, size_t first, size_t count, int *framed)
+{
+    return run_strip(job, first, count, PLAIN_TARGET, job->grad_scale, framed);
+}
+
+static NOINLINE bool run_strip_weighted(const struct xent_job *job, size_t first, size_t count, int *framed)
+{
+    return run_strip(job, first, count, DISTRIBUTION, job->grad_scale, framed);
+}
+
+static void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target)
+{
     int framed = 0;
     for (size_t i = first, count; i < last; i += count) {
-        count = line_left(job, i, last - i < BATCH ? last - i : BATCH);
-        if (!fill_planes(&planes, job, i, count, target))
+        count = line_left(job, i, last - i < STRIP * BATCH ? last - i : STRIP * BATCH);
+        if (target == PLAIN_TARGET)
+            run_strip_plain(job, i, count, &framed);
+        else if (!run_strip_weighted(job, i, count, &framed))
             run_tiles(job, i, i + count, target);
-        else if (planes.kept == 0)
-            ignore_planes(&planes, job);
-        else
-            run_plane_batch(&planes, job, target, grad_scale, &framed);
     }
 }
 
@@ -305,15 +405,13 @@ static bool has_planes(const struct xent_job *job)
 
 static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last)
 {
-    const bool plain = xent_job_is_plain(job);
+    const enum target target = xent_job_is_plain(job) ? PLAIN_TARGET : DISTRIBUTION;
     if (tile_pitch(job->classes) > TILE)
         XENT_KERNEL(scalar).cross_entropy(job, first, last);
-    else if (!has_planes(job))
-        run_tiles(job, first, last, plain ? PLAIN_TARGET : DISTRIBUTION);
-    else if (plain)
-        run_planes(job, first, last, PLAIN_TARGET, job->grad_scale);
+    else if (has_planes(job))
+        run_planes(job, first, last, target);
     else
-        run_planes(job, first, last, DISTRIBUTION, job->grad_scale);
+        run_tiles(job, first, last, target);
 }
 
 #endif
