@@ -97,38 +97,56 @@ static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, siz
     }
 }
 
-/* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one
-   does not lie in the window; then there are none. */
+/* What a pass over columns looks for: logits outside of the window, and in planes those of the targets. */
+struct found {
+    vi stray;
+    vf x_y;
+};
+
+/* Columns j to j + width - 1, of which only the first count exist. */
+static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t width, size_t count, vi target,
+                                           enum mode mode, vf ref, vf cut, struct columns *c, struct found *found)
+{
+    vf z[4], t[4], r[4], e[4];
+    load_columns(at, j, count, z);
+    for (size_t i = 0; i < width; ++i) {
+        if (!at.is_rows)
+            found->x_y = vreplace_where(found->x_y, target, (int)(j + i), z[i]);
+        z[i] = measured(z[i], mode, ref);
+        if (mode != WINDOW && i >= count)
+            z[i] = vset(0.0f); /* there is no class */
+        t[i] = exp_round(unmask(z[i], mode, cut));
+    }
+    for (size_t i = 0; i < width; i += 2)
+        found->stray = vior(found->stray, vstray(t[i], t[i + 1 < width ? i + 1 : i], rounder_bits));
+    for (size_t i = 0; i < width; ++i)
+        r[i] = exp_reduce(unmask(z[i], mode, cut), t[i]);
+    for (size_t i = 0; i < width; ++i)
+        e[i] = remask(exp_polynomial(vtable(table, t[i]), r[i]), z[i], mode, cut);
+    for (size_t i = 0; i < width; ++i)
+        vstore(c->f[j + i], vdrop_where(e[i], target, (int)(j + i)));
+}
+
+/* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one does
+   not lie in the window; then there are none. */
 static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, const int32_t *y, enum mode mode,
                                       const float *ref, const float *cut, struct ahead ahead, struct columns *c)
 {
     const vi target = viload(y);
     const vf vref = vload(ref), vcut = vload(cut);
-    vi stray = viset(0);
-    vf x_y = vset(0.0f);
-    for (size_t j = 0; j < classes; j += 4) {
-        vf z[4], t[4], r[4], e[4];
+    struct found found = {viset(0), vset(0.0f)};
+    const size_t fours = at.is_rows ? classes : classes / 4 * 4;
+    for (size_t j = 0; j < fours; j += 4) {
         prefetch_columns(at, j, columns_left(classes, j), ahead);
-        load_columns(at, j, columns_left(classes, j), z);
-        for (size_t i = 0; i < 4; ++i) {
-            if (!at.is_rows)
-                x_y = vreplace_where(x_y, target, (int)(j + i), z[i]);
-            z[i] = measured(z[i], mode, vref);
-            if (mode != WINDOW && j + i >= classes)
-                z[i] = vset(0.0f); /* there is no class */
-            t[i] = exp_round(unmask(z[i], mode, vcut));
-        }
-        stray = vior(stray, vior(vstray(t[0], t[1], rounder_bits), vstray(t[2], t[3], rounder_bits)));
-        for (int i = 0; i < 4; ++i)
-            r[i] = exp_reduce(unmask(z[i], mode, vcut), t[i]);
-        for (int i = 0; i < 4; ++i)
-            e[i] = remask(exp_polynomial(vtable(table, t[i]), r[i]), z[i], mode, vcut);
-        for (int i = 0; i < 4; ++i)
-            vstore(c->f[j + (size_t)i], vdrop_where(e[i], target, (int)j + i));
+        columns_exp_some(at, j, 4, at.is_rows ? columns_left(classes, j) : 4, target, mode, vref, vcut, c, &found);
+    }
+    for (size_t j = fours; !at.is_rows && j < classes; ++j) {
+        prefetch_columns(at, j, 1, ahead);
+        columns_exp_some(at, j, 1, 1, target, mode, vref, vcut, c, &found);
     }
     if (!at.is_rows)
-        vstore(at.x_y, x_y);
-    return !vany(stray, ~(WINDOW_SIZE - 1));
+        vstore(at.x_y, found.x_y);
+    return !vany(found.stray, ~(WINDOW_SIZE - 1));
 }
 
 /* What lane l < classes of a row comes to, in all rows: classes l, l + 32, ... */
