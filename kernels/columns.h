@@ -82,6 +82,7 @@ static ALWAYS_INLINE void store_columns(struct column_place at, size_t j, size_t
 struct ahead {
     size_t next;       /* elements from a row to that of the next block */
     float *const *out; /* NULL, or the rows that are written to */
+    bool out_plane;    /* whether the planes that are written to are others than are read, too */
 };
 
 static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, size_t count, struct ahead ahead)
@@ -92,9 +93,10 @@ static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, siz
         if (ahead.out)
             __builtin_prefetch(ahead.out[i] + j, 1);
     }
-    for (size_t i = 0; !at.is_rows && i < count; ++i) {
+    for (size_t i = 0; !at.is_rows && i < count; ++i)
         prefetch(at.x_plane + (j + i) * at.x_stride + ahead.next);
-    }
+    for (size_t i = 0; !at.is_rows && ahead.out_plane && i < count; ++i)
+        __builtin_prefetch(at.out_plane + (j + i) * at.out_stride, 1);
 }
 
 /* What a pass over columns looks for: logits outside of the window, and in planes those of the targets. */
@@ -127,8 +129,8 @@ static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, siz
         vstore(c->f[j + i], vdrop_where(e[i], target, (int)(j + i)));
 }
 
-/* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one does
-   not lie in the window; then there are none. */
+/* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one
+   does not lie in the window; then there are none. */
 static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, const int32_t *y, enum mode mode,
                                       const float *ref, const float *cut, struct ahead ahead, struct columns *c)
 {
@@ -191,7 +193,8 @@ static ALWAYS_INLINE vf with_target(vf g, const int32_t *y, size_t j, struct col
     return at.is_rows ? g : vreplace_where(g, viload(y), (int)j, vload(at.target_gradient));
 }
 
-/* For classes from begin (a multiple of 4) to end: g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi and lo have the power of two in them. */
+/* For classes from begin (a multiple of 4) to end: g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi
+ * and lo have the power of two in them. */
 static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, size_t end, const int32_t *y,
                                         const float *hi, const float *lo, struct column_place at)
 {
@@ -221,7 +224,7 @@ static ALWAYS_INLINE void columns_max(struct column_place at, size_t classes, fl
 
 /* Exponentials in any frame. */
 static NOINLINE void columns_exp_wide(struct column_place at, size_t classes, const int32_t *y, const float *ref,
-                                           const float *cut, struct columns *c)
+                                      const float *cut, struct columns *c)
 {
     const vi target = viload(y);
     for (size_t j = 0; j < classes; j += 4) {
@@ -254,8 +257,8 @@ static void columns_sum_wide(const struct columns *c, size_t classes, double *ot
 }
 
 static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,
-                                             const int32_t *exponent, const float *hi, const float *lo,
-                                             struct column_place at)
+                                        const int32_t *exponent, const float *hi, const float *lo,
+                                        struct column_place at)
 {
     for (size_t j = 0; j < classes; j += 4) {
         vf g[4];

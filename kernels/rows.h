@@ -290,7 +290,7 @@ static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct colu
 static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
 {
     const bool apart = b->out[0] && b->out[0] != b->x[0];
-    const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL};
+    const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL, false};
     return sum_block(b, at, columns_of_rows(b->x + at, b->out + at), y, ahead, c, framed);
 }
 

@@ -164,17 +164,22 @@ static ALWAYS_INLINE struct column_place columns_of_planes(struct planes *p, con
                                  .target_gradient = p->b.target_gradient + at};
 }
 
+static ALWAYS_INLINE struct ahead planes_ahead(const struct planes *p)
+{
+    return (struct ahead){PLANES_AHEAD, NULL, p->out && p->out != p->x};
+}
+
 static NOINLINE bool sum_whole_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c,
                                       int *framed)
 {
     const struct column_place place = columns_of_planes(p, job, (size_t)at, true);
-    return sum_block(&p->b, at, place, p->y, (struct ahead){PLANES_AHEAD, NULL}, c, framed);
+    return sum_block(&p->b, at, place, p->y, planes_ahead(p), c, framed);
 }
 
 static NOINLINE bool sum_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c, int *framed)
 {
     const struct column_place place = columns_of_planes(p, job, (size_t)at, false);
-    return sum_block(&p->b, at, place, p->y, (struct ahead){PLANES_AHEAD, NULL}, c, framed);
+    return sum_block(&p->b, at, place, p->y, planes_ahead(p), c, framed);
 }
 
 static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
@@ -210,7 +215,8 @@ static ALWAYS_INLINE void read_labels(struct planes *p, const struct xent_job *j
     p->kept = kept;
 }
 
-/* Finds the distributions of the rows that are kept. False if there is a multiplier that needs more than columns give it. */
+/* Finds the distributions of the rows that are kept. False if there is a multiplier that needs more than columns give
+ * it. */
 static bool read_distributions(struct planes *p, const struct xent_job *job, size_t first)
 {
     struct batch *b = &p->b;
@@ -326,12 +332,13 @@ static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *
                 if (is_whole(&s->p[i]) && s->plain[i][k]) {
                     const int at = k * VW;
                     const struct batch *b = &s->p[i].b;
-                    columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at, b->lo + at,
-                                  columns_of_planes(&s->p[i], job, (size_t)at, true));
+                    columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
+                                  b->lo + at, columns_of_planes(&s->p[i], job, (size_t)at, true));
                 }
 }
 
-static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target, double grad_scale, int *framed)
+static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target,
+                                    double grad_scale, int *framed)
 {
     struct strip s;
     size_t batches = 0;
@@ -342,7 +349,7 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         struct planes *p = &s.p[i];
         for (int k = 0; p->kept > 0 && k < BLOCKS; ++k)
             s.plain[i][k] = is_whole(p) ? sum_whole_planes(p, job, k * VW, &s.columns[i][k], framed)
-                                   : sum_planes(p, job, k * VW, &s.columns[i][k], framed);
+                                        : sum_planes(p, job, k * VW, &s.columns[i][k], framed);
     }
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
@@ -355,7 +362,8 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
             drop_ignored(p);
         store_plane_losses(p, job);
         for (int k = 0; p->out && k < BLOCKS; ++k)
-            s.plain[i][k] = prepare_scale(&p->b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y, s.plain[i][k], &s.columns[i][k]);
+            s.plain[i][k] = prepare_scale(&p->b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y,
+                                          s.plain[i][k], &s.columns[i][k]);
     }
     if (!job->out)
         return true;
