@@ -25,9 +25,20 @@ enum {
     BENCH_BLOCK = 128 /* floors work on whole blocks of so many floats: buffers end with slack for the last one */
 };
 
+/* Rows one after the other, or those of images [outer][classes][inner]: then inner is not 0 and divides rows. */
 struct bench_shape {
-    size_t rows, classes;
+    size_t rows, classes, inner;
 };
+
+/* "1024x32000", or "8x21x512x512": an image's inner in two parts where it is a square. */
+struct bench_shape_text {
+    char text[48];
+};
+struct bench_shape_text bench_shape_name(struct bench_shape shape);
+
+/* From one class of a row to the next, and where a row starts. */
+size_t bench_class_stride(struct bench_shape shape);
+size_t bench_row_start(struct bench_shape shape, size_t row);
 
 /* The logits, all drawn from the same normal deviates. */
 enum bench_kind {
@@ -48,7 +59,8 @@ enum bench_placement {
     BENCH_COLD      /* successive runs take buffers in turn, which together are much larger than the caches */
 };
 
-/* What to run. The name of a shape is "1024x32000"; "L1" stands for the cases that never leave the first-level cache.
+/* What to run. The name of a shape is "1024x32000" or "8x21x512x512"; "L1" stands for the cases that never leave the
+ * first-level cache.
  */
 struct bench_selection {
     struct bench_shape shapes[BENCH_MAX_SHAPES];
@@ -141,6 +153,10 @@ struct bench_seconds {
 /* One run of the case that was prepared last. The logits are restored first where needed, outside of the timed region.
  */
 struct bench_seconds bench_time(const struct bench_case *self);
+
+/* The loss of every row, and the gradient unless that is NULL. Ends the process if that fails. */
+void bench_call(struct bench_shape shape, const struct bench_data *at, const float *logits, float *grad,
+                size_t threads);
 
 /* Every floor that this CPU can run. */
 const struct bench_floor *bench_floors(size_t *count);

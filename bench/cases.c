@@ -28,17 +28,40 @@ static const size_t shortest_l1_row = 128, l1_logits_per_run = 1u << 18;
 /* So many times 16 lanes to a run. */
 static const size_t limit_times = 1u << 18;
 
-static void call_xent(const struct bench_case *self, const struct bench_data *at, const float *logits, float *grad)
+static xent_status call_images(struct bench_shape shape, const struct bench_data *at, const float *logits, float *grad,
+                               const xent_executor *executor)
 {
+    xent_problem problem = XENT_PROBLEM_INIT;
+    problem.outer = shape.rows / shape.inner;
+    problem.classes = shape.classes;
+    problem.inner = shape.inner;
+    problem.logits = logits;
+    problem.targets = at->targets;
+    problem.grad = grad;
+    problem.loss = at->loss;
+    problem.reduction = XENT_NONE;
+    problem.executor = executor;
+    return xent_cross_entropy(&problem);
+}
+
+void bench_call(struct bench_shape shape, const struct bench_data *at, const float *logits, float *grad,
+                size_t threads)
+{
+    const xent_executor *executor = bench_executor(threads);
     xent_options options = XENT_OPTIONS_INIT;
     options.reduction = XENT_NONE;
-    options.executor = bench_executor(self->threads);
-    const struct bench_shape *shape = &self->layout.shape;
-    for (size_t i = 0; i < self->calls; i++) {
-        xent_status status = xent_fused_f32(logits, at->targets, shape->rows, shape->classes, at->loss, grad, &options);
-        if (status != XENT_OK)
-            bench_fail("%s: %s", self->name, xent_status_string(status));
-    }
+    options.executor = executor;
+    xent_status status = shape.inner
+                             ? call_images(shape, at, logits, grad, executor)
+                             : xent_fused_f32(logits, at->targets, shape.rows, shape.classes, at->loss, grad, &options);
+    if (status != XENT_OK)
+        bench_fail("%s, %s: %s", xent_isa(), bench_shape_name(shape).text, xent_status_string(status));
+}
+
+static void call_xent(const struct bench_case *self, const struct bench_data *at, const float *logits, float *grad)
+{
+    for (size_t i = 0; i < self->calls; i++)
+        bench_call(self->layout.shape, at, logits, grad, self->threads);
 }
 
 static void run_forward(const struct bench_case *self, const struct bench_data *at)
@@ -159,6 +182,7 @@ static void add_call(struct bench_case c, const char *name, const struct bench_m
     if (is_scalar(isa)) {
         struct bench_shape part = c.layout.shape;
         part.rows = least(part.rows, part.classes < scalar_logits ? scalar_logits / part.classes : 1);
+        part.inner = part.inner ? part.rows : 0;
         c.layout = bench_lay_out(part, 0);
     }
     c.isa = isa;
@@ -193,8 +217,8 @@ static void add_shape(struct bench_shape shape, size_t threads, const struct ben
 {
     struct bench_case c = {
         .layout = bench_lay_out(shape, pool_bytes(shape, selection)), .threads = threads, .calls = 1};
-    char name[48];
-    snprintf(name, sizeof name, "%zux%zu", shape.rows, shape.classes);
+    const struct bench_shape_text text = bench_shape_name(shape);
+    const char *name = text.text;
     size_t floor_count;
     const struct bench_floor *floors = bench_floors(&floor_count);
     for (size_t i = 0; i < floor_count; i++)
@@ -223,14 +247,14 @@ static void add_l1_calls(const char *isa)
     for (size_t m = 0; m < MODES; m++)
         for (size_t logits = modes[m].l1_logits; logits >= modes[m].l1_logits / 4; logits /= 4)
             for (size_t classes = shortest_l1_row; classes <= logits; classes *= 2)
-                add_l1_call(isa, &modes[m], (struct bench_shape){logits / classes, classes});
+                add_l1_call(isa, &modes[m], (struct bench_shape){logits / classes, classes, 0});
 }
 
 static void add_limit(const struct bench_limit *limit)
 {
     char operation[32];
     snprintf(operation, sizeof operation, "limit-%s", limit->operation);
-    struct bench_case c = {.layout = bench_lay_out((struct bench_shape){1, BENCH_L1_FLOATS}, 0),
+    struct bench_case c = {.layout = bench_lay_out((struct bench_shape){1, BENCH_L1_FLOATS, 0}, 0),
                            .threads = 1,
                            .calls = limit_times,
                            .limit = limit,
@@ -243,7 +267,7 @@ static void add_limit(const struct bench_limit *limit)
 static void add_l1(const struct bench_selection *selection)
 {
     struct bench_case clock = {
-        .layout = bench_lay_out((struct bench_shape){1, 1}, 0), .threads = 1, .calls = 1u << 21, .run = run_clock};
+        .layout = bench_lay_out((struct bench_shape){1, 1, 0}, 0), .threads = 1, .calls = 1u << 21, .run = run_clock};
     set_counts(&clock, 0);
     add(clock, "L1", "clock", "cycles");
     size_t limit_count;

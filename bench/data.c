@@ -73,6 +73,33 @@ static void *allocate(size_t size)
     return memory;
 }
 
+struct bench_shape_text bench_shape_name(struct bench_shape shape)
+{
+    struct bench_shape_text name;
+    size_t side = 1;
+    while (side * side < shape.inner)
+        side++;
+    if (!shape.inner)
+        snprintf(name.text, sizeof name.text, "%zux%zu", shape.rows, shape.classes);
+    else if (side * side == shape.inner)
+        snprintf(name.text, sizeof name.text, "%zux%zux%zux%zu", shape.rows / shape.inner, shape.classes, side, side);
+    else
+        snprintf(name.text, sizeof name.text, "%zux%zux%zu", shape.rows / shape.inner, shape.classes, shape.inner);
+    return name;
+}
+
+size_t bench_class_stride(struct bench_shape shape)
+{
+    return shape.inner ? shape.inner : 1;
+}
+
+size_t bench_row_start(struct bench_shape shape, size_t row)
+{
+    if (!shape.inner)
+        return row * shape.classes;
+    return row / shape.inner * shape.inner * shape.classes + row % shape.inner;
+}
+
 struct bench_layout bench_lay_out(struct bench_shape shape, size_t bytes)
 {
     struct bench_layout layout = {.shape = shape};
@@ -125,10 +152,10 @@ static const float *logits_of_kind(enum bench_kind kind)
 }
 
 /* The first class from the drawn one on, in a circle, that is not masked. */
-static size_t unmasked(const float *row, size_t classes, size_t drawn)
+static size_t unmasked(const float *row, size_t stride, size_t classes, size_t drawn)
 {
     size_t target = drawn;
-    while (row[target] == -INFINITY) {
+    while (row[target * stride] == -INFINITY) {
         target = target + 1 < classes ? target + 1 : 0;
         if (target == drawn)
             break;
@@ -140,7 +167,7 @@ static void make_targets(const struct bench_layout *layout, enum bench_kind kind
 {
     struct bench_layout *made = &targets_layout;
     if (made->shape.rows == layout->shape.rows && made->shape.classes == layout->shape.classes &&
-        made->buffers == layout->buffers && targets_kind == kind)
+        made->shape.inner == layout->shape.inner && made->buffers == layout->buffers && targets_kind == kind)
         return;
     *made = *layout;
     targets_kind = kind;
@@ -151,7 +178,8 @@ static void make_targets(const struct bench_layout *layout, enum bench_kind kind
         uint64_t bits = next(&state);
         size_t target = bits % classes;
         if (kind == BENCH_MASKED)
-            target = unmasked(logits + i / rows * layout->floats + i % rows * classes, classes, target);
+            target = unmasked(logits + i / rows * layout->floats + bench_row_start(layout->shape, i % rows),
+                              bench_class_stride(layout->shape), classes, target);
         targets[i] = kind == BENCH_IGNORED && bits >> 63 ? ignored : (int32_t)target;
     }
 }

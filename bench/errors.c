@@ -36,14 +36,15 @@ static double ulps(float got, double exact)
     return error >= 0.0 ? error : (double)INFINITY;
 }
 
-static void exact_row(const float *x, size_t classes, size_t target, double *loss, double *grad)
+/* grad has a class after the other. */
+static void exact_row(const float *x, size_t stride, size_t classes, size_t target, double *loss, double *grad)
 {
     float m = x[0];
     for (size_t j = 1; j < classes; j++)
-        m = x[j] > m ? x[j] : m;
+        m = x[j * stride] > m ? x[j * stride] : m;
     long double others = 0;
     for (size_t j = 0; j < classes; j++) {
-        grad[j] = exp((double)x[j] - (double)m);
+        grad[j] = exp((double)x[j * stride] - (double)m);
         if (j != target)
             others += (long double)grad[j];
     }
@@ -60,8 +61,8 @@ static struct reference make_reference(struct bench_shape batch, const struct be
         bench_fail("no memory for the reference of %zu rows of %zu classes", batch.rows, batch.classes);
     for (size_t i = 0; i < batch.rows; i++)
         if (data->targets[i] >= 0)
-            exact_row(data->logits + i * batch.classes, batch.classes, (size_t)data->targets[i], &r.loss[i],
-                      r.grad + i * batch.classes);
+            exact_row(data->logits + bench_row_start(batch, i), bench_class_stride(batch), batch.classes,
+                      (size_t)data->targets[i], &r.loss[i], r.grad + i * batch.classes);
     return r;
 }
 
@@ -69,17 +70,14 @@ static struct reference make_reference(struct bench_shape batch, const struct be
 static void check(struct bench_shape batch, const struct reference *exact, const float *logits, float *grad,
                   const struct bench_data *data)
 {
-    xent_options options = XENT_OPTIONS_INIT;
-    options.reduction = XENT_NONE;
-    xent_status status = xent_fused_f32(logits, data->targets, batch.rows, batch.classes, data->loss, grad, &options);
-    if (status != XENT_OK)
-        bench_fail("%s: %s", xent_isa(), xent_status_string(status));
-
+    bench_call(batch, data, logits, grad, 1);
     double loss_error = 0, grad_error = 0;
     for (size_t i = 0; i < batch.rows; i++)
         loss_error = fmax(loss_error, ulps(data->loss[i], exact->loss[i]));
-    for (size_t i = 0; grad && i < batch.rows * batch.classes; i++)
-        grad_error = fmax(grad_error, ulps(grad[i], exact->grad[i]));
+    for (size_t i = 0; grad && i < batch.rows; i++)
+        for (size_t j = 0; j < batch.classes; j++)
+            grad_error = fmax(grad_error, ulps(grad[bench_row_start(batch, i) + j * bench_class_stride(batch)],
+                                               exact->grad[i * batch.classes + j]));
     printf("\t%zu\t%.3f\t", batch.rows, loss_error);
     printf(grad ? "%.3f\n" : "-\n", grad_error);
     fflush(stdout);
@@ -88,11 +86,12 @@ static void check(struct bench_shape batch, const struct reference *exact, const
 /* The first rows of a shape. */
 static struct bench_layout checked(struct bench_shape shape)
 {
-    struct bench_shape batch = {checked_logits / shape.classes, shape.classes};
+    struct bench_shape batch = {checked_logits / shape.classes, shape.classes, 0};
     if (batch.rows < 1)
         batch.rows = 1;
     if (batch.rows > shape.rows)
         batch.rows = shape.rows;
+    batch.inner = shape.inner ? batch.rows : 0;
     return bench_lay_out(batch, 0);
 }
 
@@ -102,15 +101,16 @@ static void check_shape(struct bench_shape shape, enum bench_kind kind, const st
     const struct bench_shape batch = layout.shape;
     const struct bench_data data = bench_make_data(&layout, kind);
     struct reference exact = make_reference(batch, &data);
+    const struct bench_shape_text name = bench_shape_name(shape);
     for (size_t k = 0; k < selection->isa_count; k++) {
         const char *isa = selection->isas[k];
         if (xent_select(isa) != XENT_OK)
             bench_fail("the kernel %s cannot be selected", isa);
-        printf("%s\t%zux%zu\t%s\tforward", isa, shape.rows, shape.classes, bench_kind_name(kind));
+        printf("%s\t%s\t%s\tforward", isa, name.text, bench_kind_name(kind));
         check(batch, &exact, data.logits, NULL, &data);
-        printf("%s\t%zux%zu\t%s\tout-of-place", isa, shape.rows, shape.classes, bench_kind_name(kind));
+        printf("%s\t%s\t%s\tout-of-place", isa, name.text, bench_kind_name(kind));
         check(batch, &exact, data.logits, data.grad, &data);
-        printf("%s\t%zux%zu\t%s\tin-place", isa, shape.rows, shape.classes, bench_kind_name(kind));
+        printf("%s\t%s\t%s\tin-place", isa, name.text, bench_kind_name(kind));
         bench_restore(&data, &layout, 1, 1);
         check(batch, &exact, data.work, data.work, &data);
     }

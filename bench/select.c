@@ -11,18 +11,29 @@ static const char default_shapes[] = "65536x10,4096x128,4096x1000,1024x32000,512
 
 static bool select_shape(struct bench_selection *selection, const char *word)
 {
-    struct bench_shape shape;
-    int end = 0;
+    struct bench_shape shape = {0};
+    size_t side[4] = {0};
+    int end[3] = {0};
     if (strcmp(word, "L1") == 0) {
         selection->l1 = true;
         return true;
     }
-    if (word[0] == '-' || strstr(word, "x-") || sscanf(word, "%zux%zu%n", &shape.rows, &shape.classes, &end) != 2 ||
-        word[end] || !shape.rows || !shape.classes || shape.classes > INT32_MAX ||
-        shape.rows > SIZE_MAX / 64 / shape.classes) {
-        fprintf(stderr, "xent-bench: no shape: '%s'. A shape is ROWSxCLASSES such as 1024x32000, or L1\n", word);
+    int numbers =
+        sscanf(word, "%zux%zu%nx%zu%nx%zu%n", &side[0], &side[1], &end[0], &side[2], &end[1], &side[3], &end[2]);
+    size_t all = 1;
+    for (int i = 0; i < numbers; i++)
+        all = side[i] && all <= SIZE_MAX / 64 / side[i] ? all * side[i] : 0;
+    if (word[0] == '-' || strstr(word, "x-") || numbers < 2 || word[end[numbers - 2]] || !all || side[1] > INT32_MAX) {
+        fprintf(
+            stderr,
+            "xent-bench: no shape: '%s'. A shape is ROWSxCLASSES such as 1024x32000, images such as 8x21x512x512, or "
+            "L1\n",
+            word);
         return false;
     }
+    shape.classes = side[1];
+    shape.rows = all / side[1];
+    shape.inner = numbers > 2 ? shape.rows / side[0] : 0;
     if (selection->shape_count == BENCH_MAX_SHAPES) {
         fprintf(stderr, "xent-bench: more than %d shapes\n", BENCH_MAX_SHAPES);
         return false;
