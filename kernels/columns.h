@@ -165,7 +165,6 @@ static ALWAYS_INLINE vd columns_lane(const struct columns *c, size_t classes, si
 static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, double *others)
 {
     vd sum[8];
-#pragma GCC unroll 8
     for (size_t l = 0; l < 8; ++l) {
         if (l < classes)
             sum[l] = columns_lane(c, classes, l);

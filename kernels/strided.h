@@ -9,7 +9,7 @@
 #define XENT_KERNELS_STRIDED_H
 
 enum {
-    TILE = 16384,              /* floats: as much stack as any thread should have */
+    TILE = 12288,              /* floats: as much stack as any thread should have */
     TILE_LINE = 16,            /* floats in a cache line */
     SHORTEST_LINE = BATCH / 4, /* fewer neighbours than this are better mixed with others in a tile */
     PLANES_AHEAD = 32          /* rows that are prefetched in every plane */
