@@ -276,8 +276,11 @@ typedef struct xent_problem {
  * |x_j|) sum_j |t_j| more, a gradient entry 3 ULP of the larger of its two terms. XENT_F64: the same numbers of ULP of
  * double.
  *
- * Cost. Rows whose classes are neighbours, and rows that are neighbours of each other for each class, take the time of
- * memory and arithmetic; other layouts, whose numbers are collected one by one, several times that.
+ * Cost. Rows whose classes are neighbours, and those of up to 96 classes that are neighbours of each other for each class
+ * (images) with plain labels and no smoothing, take the time of memory and arithmetic. Other rows are copied, a few at a
+ * time, to where their classes are neighbours, which takes two to six times as long. Where classes are not neighbours,
+ * XENT_PROBABILITIES and rows of more than 12272 classes are taken number by number, at some 20 ns for a forward and 40
+ * with a gradient. Such calls need up to 70 KB of stack.
  */
 XENT_API xent_status xent_cross_entropy(const xent_problem *problem);
 
