@@ -3,6 +3,7 @@
 
 #include "arguments.h"
 #include "kernels/kernel.h"
+#include "kernels/pair.h"
 #include "run.h"
 #include "select.h"
 
@@ -152,7 +153,7 @@ static bool describe_all(struct array *arrays, const xent_problem *p)
 
 static bool options_are_known(const xent_problem *p)
 {
-    return (p->dtype == XENT_F32 || (p->dtype == XENT_F64 && xent_active_kernel()->cross_entropy_f64)) &&
+    return (p->dtype == XENT_F32 || p->dtype == XENT_F64) &&
            (unsigned)p->target_type <= (unsigned)XENT_PROBABILITIES &&
            (p->target_type == XENT_PROBABILITIES || p->labels > 0) &&
            (p->reduction == XENT_MEAN || p->reduction == XENT_SUM || p->reduction == XENT_NONE) &&
@@ -201,19 +202,37 @@ static struct xent_job make_job(const xent_problem *p, const struct array *array
     return job;
 }
 
+/* A sum of doubles, and what its roundings have lost, which counts for results that are doubles. */
+struct long_sum {
+    double sum, lost;
+};
+
+static void add_long(struct long_sum *to, double v)
+{
+    const struct pair sum = pair_sum(to->sum, v);
+    to->sum = sum.hi;
+    to->lost += sum.lo;
+}
+
+static double long_sum(const struct xent_job *job, const struct long_sum *of)
+{
+    return job->dtype == XENT_F64 ? of->sum + of->lost : of->sum;
+}
+
 /* Reads the class weights' sum into the job; false if one is not allowed. */
 static bool add_weights(struct xent_job *job)
 {
     job->weights_sum = (double)job->classes;
     if (!job->class_weights)
         return true;
-    job->weights_sum = 0;
+    struct long_sum sum = {0, 0};
     for (size_t j = 0; j < job->classes; ++j) {
         const double w = xent_job_class_weight(job, j);
         if (!(w >= 0 && w <= (double)XENT_MAX_CLASS_WEIGHT))
             return false;
-        job->weights_sum += w;
+        add_long(&sum, w);
     }
+    job->weights_sum = long_sum(job, &sum);
     return true;
 }
 
@@ -301,13 +320,15 @@ static void weigh_kept(const struct xent_job *job, size_t rows, struct kept *kep
     if (!by_class && !job->row_weights)
         return;
     *kept = (struct kept){0};
+    struct long_sum sum = {0, 0};
     for (size_t i = 0; i < rows; ++i) {
         if (xent_job_ignores(job, i))
             continue;
         const double w = by_class ? xent_job_class_weight(job, (size_t)xent_job_target(job, i)) : 1;
-        kept->denominator += w * xent_job_row_weight(job, i);
+        add_long(&sum, w * xent_job_row_weight(job, i));
         ++kept->rows;
     }
+    kept->denominator = long_sum(job, &sum);
 }
 
 static void store_loss(const xent_problem *p, double loss)
@@ -367,6 +388,7 @@ xent_status xent_compute(const xent_problem *p)
     weigh_kept(&job, rows, &kept);
     const double denominator = p->normalizer > 0 ? p->normalizer : kept.denominator;
     job.grad_scale = p->reduction != XENT_MEAN ? 1 : denominator != 0 ? 1 / denominator : 0;
+    job.divisor = p->reduction != XENT_MEAN ? 1 : denominator;
     const double sum = xent_run_cross_entropy(xent_active_kernel(), &job, rows, p->executor);
     store_results(p, &kept, sum);
     return XENT_OK;

@@ -4,6 +4,7 @@
  */
 #include "run.h"
 
+#include "kernels/pair.h"
 #include "split.h"
 
 #include <stdbool.h>
@@ -80,18 +81,21 @@ double xent_run_cross_entropy(const struct xent_kernel *kernel, const struct xen
 {
     if (rows == 0)
         return 0;
-    double sums[GROUPS];
+    double sums[GROUPS], rests[GROUPS];
     struct xent_job with_sums = *job;
     with_sums.sums = sums;
+    with_sums.sums_rest = rests;
     with_sums.sums_shift = 0;
     while ((rows - 1) >> with_sums.sums_shift >= GROUPS)
         ++with_sums.sums_shift;
     const size_t groups = ((rows - 1) >> with_sums.sums_shift) + 1;
     for (size_t group = 0; group < groups; ++group)
-        sums[group] = 0;
+        sums[group] = rests[group] = 0;
     run(kernel, &with_sums, rows, executor);
-    double sum = 0;
-    for (size_t group = 0; group < groups; ++group)
-        sum += sums[group];
-    return sum;
+    struct pair total = {0, 0};
+    for (size_t group = 0; group < groups; ++group) {
+        const struct pair sum = pair_sum(total.hi, sums[group]);
+        total = (struct pair){sum.hi, total.lo + (sum.lo + rests[group])};
+    }
+    return job->dtype == XENT_F64 ? total.hi + total.lo : total.hi;
 }

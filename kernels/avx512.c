@@ -323,6 +323,7 @@ static ALWAYS_INLINE sf sfma(sf a, sf b, sf c)
 
 #include "kernels/algorithm.h"
 #include "kernels/bce.h"
+#include "kernels/double.h"
 
 extern const struct xent_kernel XENT_KERNEL(avx512);
 const struct xent_kernel XENT_KERNEL(avx512) = {
@@ -335,5 +336,6 @@ const struct xent_kernel XENT_KERNEL(avx512) = {
     .sum_part = sum_part,
     .sum_part_far = sum_part_far,
     .scale_part = scale_part,
+    .cross_entropy_f64 = cross_entropy_f64,
     .bce = bce,
 };

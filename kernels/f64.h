@@ -92,14 +92,20 @@ static inline double f64_exp(double z)
     return (low + r4 * (mid + r4 * high)) * f64_from_bits((f64_bits(shifted) + 1023) << 52);
 }
 
-/* 2 atanh(f) = log((1 + f) / (1 - f)) for |f| <= 0.1716: the series to f^21. */
-static inline double f64_2atanh(double f)
+/* 2 atanh(f) - 2 f for |f| <= 0.1716: the series to f^21. */
+static inline double f64_2atanh_rest(double f)
 {
     const double w = f * f, w2 = w * w, w4 = w2 * w2;
     const double p01 = 2.0 / 3 + w * (2.0 / 5), p23 = 2.0 / 7 + w * (2.0 / 9);
     const double p45 = 2.0 / 11 + w * (2.0 / 13), p67 = 2.0 / 15 + w * (2.0 / 17);
     const double p89 = 2.0 / 19 + w * (2.0 / 21);
-    return 2 * f + f * (w * ((p01 + w2 * p23) + w4 * ((p45 + w2 * p67) + w4 * p89)));
+    return f * (w * ((p01 + w2 * p23) + w4 * ((p45 + w2 * p67) + w4 * p89)));
+}
+
+/* 2 atanh(f) = log((1 + f) / (1 - f)). */
+static inline double f64_2atanh(double f)
+{
+    return 2 * f + f64_2atanh_rest(f);
 }
 
 /*

@@ -55,6 +55,7 @@ struct xent_job {
     int64_t ignore_index;
     void *loss;        /* [rows] or NULL */
     double grad_scale; /* every gradient entry is multiplied by it */
+    double divisor;    /* for doubles: grad_scale is 0, or 1 / divisor rounded */
 
     /* The target distribution of a kept row: t_j = r w_j (smoothing + target_weight q_j), q_j a target's probability.
      */
@@ -69,6 +70,7 @@ struct xent_job {
 
     /* Or NULL: row i's unrounded loss is added to sums[i >> sums_shift], so 2^sums_shift rows to a group. */
     double *sums;
+    double *sums_rest; /* for doubles: what the roundings of the sums have lost */
     unsigned sums_shift;
 };
 

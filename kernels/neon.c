@@ -295,6 +295,7 @@ typedef vf sf;
 
 #include "kernels/algorithm.h"
 #include "kernels/bce.h"
+#include "kernels/double.h"
 
 extern const struct xent_kernel XENT_KERNEL(neon);
 const struct xent_kernel XENT_KERNEL(neon) = {
@@ -306,5 +307,6 @@ const struct xent_kernel XENT_KERNEL(neon) = {
     .sum_part = sum_part,
     .sum_part_far = sum_part_far,
     .scale_part = scale_part,
+    .cross_entropy_f64 = cross_entropy_f64,
     .bce = bce,
 };

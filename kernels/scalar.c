@@ -3,6 +3,7 @@
  * for any CPU and the oracle that the bits of every other kernel are compared with.
  */
 #include "kernels/bce.h"
+#include "kernels/double.h"
 #include "kernels/kernel.h"
 #include "kernels/row.h"
 #include "kernels/target.h"
@@ -350,5 +351,6 @@ const struct xent_kernel XENT_KERNEL(scalar) = {
     .sum_part = sum_part,
     .sum_part_far = sum_part_far,
     .scale_part = scale_part,
+    .cross_entropy_f64 = cross_entropy_f64,
     .bce = bce,
 };

@@ -1,0 +1,497 @@
+/*
+ * Softmax cross entropy of doubles, the same text for every kernel: section 8 of docs/numerics.md.
+ *
+ * As in bce.h the bits are those of + - * / on doubles in the order of this text, in loops over blocks that a compiler
+ * turns into vector instructions. What must be better than a double is a pair of doubles (kernels/pair.h).
+ *
+ * With m the largest logit, z_j = x_j - m (a pair), e_j = 2^960 exp(z_j), y the class of kernels/target.h and s' the
+ * sum of the others' e_j, so that s = s' + e_y, for a distribution t_j = n_j + even w_j:
+ *
+ *     log s  = log1p(s'/e_y) where s' < 0.4142 e_y (then z_y = 0), log(s) elsewhere, both without the 2^960
+ *     loss   = n_y (log s - z_y) + sum_j!=y n_j (log s + (m - x_j)) + even (W log s + sum_j w_j (m - x_j))
+ *     lse    = m + log s
+ *
+ * and gradients as in kernels/target.h. No term of the loss is negative unless a share is.
+ */
+#ifndef XENT_KERNELS_DOUBLE_H
+#define XENT_KERNELS_DOUBLE_H
+
+#include "kernels/kernel.h"
+#include "kernels/pair.h"
+#include "kernels/target.h"
+
+#include <math.h>
+
+enum {
+    DOUBLE_BLOCK = XENT_LANES, /* classes: number i of a block is added to lane i */
+    DOUBLE_BIAS = 960          /* exponentials are 2^960 times as large, so that nothing is subnormal */
+};
+
+/* exp of less counts as 0: less than 2^-1803. */
+#define DOUBLE_CUT (-1250.0)
+
+struct double_row {
+    const double *p;
+    size_t stride;
+};
+
+/* 32 sums, and what their roundings have lost. */
+struct double_lanes {
+    double sum[DOUBLE_BLOCK], rest[DOUBLE_BLOCK];
+};
+
+/* A block's numbers where they are, if they are all there and together, and else collected, with others after them. */
+static const double *double_read(struct double_row x, size_t begin, size_t count, double after, double *buffer)
+{
+    if (x.stride == 1 && count == DOUBLE_BLOCK)
+        return x.p + begin;
+    for (size_t i = 0; i < count; ++i)
+        buffer[i] = x.p[(begin + i) * x.stride];
+    for (size_t i = count; i < DOUBLE_BLOCK; ++i)
+        buffer[i] = after;
+    return buffer;
+}
+
+static void double_write(double *out, size_t stride, size_t begin, size_t count, const double *v)
+{
+    if (stride == 1 && count == DOUBLE_BLOCK)
+        memcpy(out + begin, v, DOUBLE_BLOCK * sizeof *v);
+    else
+        for (size_t i = 0; i < count; ++i)
+            out[(begin + i) * stride] = v[i];
+}
+
+static size_t double_count(size_t classes, size_t begin)
+{
+    return classes - begin < DOUBLE_BLOCK ? classes - begin : DOUBLE_BLOCK;
+}
+
+/* The largest logit, NaN if there is one. */
+static NOINLINE double double_max(struct double_row x, size_t classes)
+{
+    double buffer[DOUBLE_BLOCK], max[DOUBLE_BLOCK], bad[DOUBLE_BLOCK];
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+        max[i] = (double)-INFINITY;
+        bad[i] = 0;
+    }
+    for (size_t begin = 0; begin < classes; begin += DOUBLE_BLOCK) {
+        const double *v = double_read(x, begin, double_count(classes, begin), (double)-INFINITY, buffer);
+        for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+            max[i] = v[i] > max[i] ? v[i] : max[i];
+            bad[i] = v[i] == v[i] ? bad[i] : 1;
+        }
+    }
+    double largest = (double)-INFINITY, any_bad = 0;
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+        largest = max[i] > largest ? max[i] : largest;
+        any_bad += bad[i];
+    }
+    return any_bad == 0 ? largest : (double)NAN;
+}
+
+/* v where the mask is all ones, +0 where it is 0. */
+static ALWAYS_INLINE double double_keep(uint64_t mask, double v)
+{
+    return f64_from_bits(f64_bits(v) & mask);
+}
+
+/* The block's exponentials as pairs. In several loops, each with few operations that wait for each other: a processor
+   then has many elements under way at once. */
+static NOINLINE void double_exponentials(const double *restrict x, double m, double *restrict e,
+                                         double *restrict e_rest)
+{
+    double r[DOUBLE_BLOCK], r_lo[DOUBLE_BLOCK], p[DOUBLE_BLOCK], power[DOUBLE_BLOCK];
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+        const double z = x[i] - m, m_part = z - x[i];
+        const double rest = (x[i] - (z - m_part)) - (m + m_part);
+        const uint64_t counts = z > DOUBLE_CUT ? UINT64_MAX : 0;
+        const struct reduced reduced = pair_exp_reduce(double_keep(counts, z), double_keep(counts, rest));
+        r[i] = reduced.r;
+        r_lo[i] = reduced.r_lo;
+        power[i] = double_keep(counts, pair_exp_power(reduced.n, DOUBLE_BIAS));
+    }
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i)
+        p[i] = pair_exp_series(r[i]);
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+        const struct pair v = pair_exp_sum(r[i], r_lo[i], p[i]);
+        e[i] = v.hi * power[i];
+        e_rest[i] = v.lo * power[i];
+    }
+}
+
+/* Adds pairs to the lanes. */
+static NOINLINE void double_add(struct double_lanes *restrict lanes, const double *restrict v,
+                                const double *restrict v_rest)
+{
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+        const double sum = lanes->sum[i], both = sum + v[i], v_part = both - sum;
+        lanes->rest[i] += ((sum - (both - v_part)) + (v[i] - v_part)) + v_rest[i];
+        lanes->sum[i] = both;
+    }
+}
+
+/* i + 16 to i, then i + 8, i + 4, i + 2, i + 1. */
+static struct pair double_fold(const struct double_lanes *lanes)
+{
+    struct pair lane[DOUBLE_BLOCK];
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i)
+        lane[i] =
+            f64_is_finite(lanes->sum[i]) ? pair_sum(lanes->sum[i], lanes->rest[i]) : (struct pair){lanes->sum[i], 0};
+    for (size_t half = DOUBLE_BLOCK / 2; half > 0; half /= 2)
+        for (size_t i = 0; i < half; ++i)
+            lane[i] = pair_plus(lane[i], lane[i + half]);
+    return lane[0];
+}
+
+/* A row's target distribution as the results need it. */
+struct double_target {
+    size_t y;
+    struct pair own, total; /* n_y; the sum of all t_j */
+    double rest, apart;     /* the sums over j != y of n_j, and of n_j (m - x_j) */
+    double even, w_y, W;
+    double spread; /* the sum of w_j (m - x_j) */
+    bool single;   /* whether y has all of it */
+};
+
+/* A term whose factor is 0 is 0. */
+static double double_term(double factor, double v)
+{
+    return factor == 0 ? 0 : factor * v;
+}
+
+static double double_share(const struct xent_job *job, size_t i, size_t j)
+{
+    const size_t at = xent_job_at(job, &job->targets_strides, i) + j * job->targets_strides.classes;
+    return distribution_share(job, xent_job_row_weight(job, i), xent_job_class_weight(job, j),
+                              xent_job_number(job, job->targets, at));
+}
+
+/* The sum of w_j (m - x_j). */
+static double double_spread(const struct xent_job *job, struct double_row x, double m)
+{
+    static const double none[DOUBLE_BLOCK];
+    struct double_lanes lanes = {{0}, {0}};
+    for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
+        const size_t count = double_count(job->classes, begin);
+        double buffer[DOUBLE_BLOCK], term[DOUBLE_BLOCK];
+        const double *v = double_read(x, begin, count, m, buffer);
+        for (size_t k = 0; k < DOUBLE_BLOCK; ++k)
+            term[k] = k < count ? double_term(xent_job_class_weight(job, begin + k), m - v[k]) : 0;
+        double_add(&lanes, term, none);
+    }
+    return double_fold(&lanes).hi;
+}
+
+static void double_add_shares(struct double_target *t, const struct xent_job *job, size_t i, struct double_row x,
+                              double m)
+{
+    static const double none[DOUBLE_BLOCK];
+    struct double_lanes rest = {{0}, {0}}, apart = {{0}, {0}};
+    for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
+        const size_t count = double_count(job->classes, begin);
+        double share[DOUBLE_BLOCK] = {0}, term[DOUBLE_BLOCK] = {0};
+        for (size_t k = 0; k < count; ++k) {
+            const double t_j = double_share(job, i, begin + k);
+            if (begin + k == t->y) {
+                t->own = (struct pair){t_j, 0};
+            } else {
+                share[k] = t_j;
+                term[k] = double_term(t_j, m - x.p[(begin + k) * x.stride]);
+            }
+        }
+        double_add(&rest, share, none);
+        double_add(&apart, term, none);
+    }
+    const struct pair sum = double_fold(&rest);
+    t->rest = sum.hi;
+    t->apart = double_fold(&apart).hi;
+    t->total = pair_plus(t->own, sum);
+}
+
+/* What the labels beside y have. */
+static void double_add_labels(struct double_target *t, const struct xent_job *job, size_t i, struct double_row x,
+                              double m)
+{
+    for (size_t k = 0; k < job->labels; ++k) {
+        const int64_t label = xent_job_label(job, i, k);
+        if (label != job->ignore_index && (size_t)label != t->y)
+            t->apart += double_term(distribution_label_share(job, i, k), m - x.p[(size_t)label * x.stride]);
+    }
+}
+
+static struct double_target double_distribution(const struct xent_job *job, size_t i, struct double_row x, double m)
+{
+    if (!xent_job_has_labels(job)) {
+        struct double_target t = {.y = distribution_of_probabilities(job, i).y};
+        double_add_shares(&t, job, i, x, m);
+        return t;
+    }
+    const struct distribution d = distribution_of_labels(job, i);
+    struct double_target t = {
+        .y = d.y, .own = {d.own, 0}, .rest = d.rest, .even = d.even, .w_y = d.w_y, .W = d.W, .single = d.even == 0};
+    if (xent_job_has_plain_labels(job)) {
+        const struct pair w = {d.w_y, 0};
+        t.own = pair_times(pair_product(xent_job_row_weight(job, i), job->target_weight), w);
+    } else {
+        t.single = false;
+        double_add_labels(&t, job, i, x, m);
+    }
+    t.total = t.own;
+    if (!t.single)
+        t.total = pair_plus(pair_plus(t.own, (struct pair){t.rest, 0}), pair_product(t.even, t.W));
+    if (t.even != 0)
+        t.spread = double_spread(job, x, m);
+    return t;
+}
+
+/* The first pass over a row: the sum of all exponentials but y's, which is stored apart. They are left in out if there
+   is one. */
+static struct pair double_sum_others(const struct xent_job *job, struct double_row x, double *out, double m, size_t y,
+                                     struct pair *e_y)
+{
+    struct double_lanes lanes = {{0}, {0}};
+    *e_y = (struct pair){0, 0};
+    for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
+        const size_t count = double_count(job->classes, begin), skip = y - begin;
+        double buffer[DOUBLE_BLOCK], e[DOUBLE_BLOCK], e_rest[DOUBLE_BLOCK];
+        double_exponentials(double_read(x, begin, count, (double)-INFINITY, buffer), m, e, e_rest);
+        if (out)
+            double_write(out, job->out_strides.classes, begin, count, e);
+        if (skip < count) {
+            *e_y = (struct pair){e[skip], e_rest[skip]};
+            e[skip] = e_rest[skip] = 0;
+        }
+        double_add(&lanes, e, e_rest);
+    }
+    return double_fold(&lanes);
+}
+
+/* From sums to results: log s, and what a share of y costs: a multiple of 2^tiny where that is not 0. */
+struct double_result {
+    struct pair sum, log_sum, loss_y;
+    int tiny;
+};
+
+static struct double_result double_finish(struct pair others, struct pair e_y, double x_y, double m)
+{
+    const double unit = f64_pow2(-DOUBLE_BIAS);
+    struct double_result result = {.sum = pair_plus(others, e_y)};
+    if (others.hi < 1) { /* log1p(v) is v */
+        result.loss_y = others;
+        result.tiny = -DOUBLE_BIAS;
+        return result;
+    }
+    if (others.hi < 0.4142 * e_y.hi) {
+        result.log_sum = pair_log1p((struct pair){others.hi * unit, others.lo * unit});
+        result.loss_y = result.log_sum;
+        return result;
+    }
+    result.log_sum = pair_log((struct pair){result.sum.hi * unit, result.sum.lo * unit});
+    result.loss_y = pair_plus(result.log_sum, pair_sum(m, -x_y));
+    return result;
+}
+
+static struct pair double_loss(const struct double_target *t, const struct double_result *result)
+{
+    struct pair loss = {0, 0};
+    if (t->own.hi != 0 && result->tiny && f64_is_finite(t->own.hi)) {
+        struct wide product = wide_times(wide_from(t->own), wide_from(result->loss_y));
+        product.exponent += result->tiny;
+        loss.hi = wide_round(product);
+    } else if (t->own.hi != 0) {
+        loss = pair_times(t->own, result->loss_y);
+    }
+    if (!t->single) {
+        const double named = t->rest * result->log_sum.hi + t->apart;
+        const double spread = t->even == 0 ? 0 : t->even * (t->W * result->log_sum.hi + t->spread);
+        loss = pair_plus(loss, (struct pair){named + spread, 0});
+    }
+    if (loss.hi != loss.hi)
+        return (struct pair){(double)NAN, 0};
+    return loss.hi == 0 ? (struct pair){0, 0} : loss;
+}
+
+static bool double_is_finite(const struct xent_job *job, double dloss, struct pair v)
+{
+    return f64_is_finite(dloss) && f64_is_finite(v.hi) && f64_is_finite(job->divisor);
+}
+
+/* v dloss / divisor, all of them finite. */
+static struct wide double_scaled(const struct xent_job *job, double dloss, struct pair v)
+{
+    if (job->grad_scale == 0)
+        return (struct wide){{0, 0}, 0};
+    const struct wide factor = wide_from((struct pair){dloss, 0}), divisor = wide_from((struct pair){job->divisor, 0});
+    return wide_over(wide_times(wide_from(v), factor), divisor);
+}
+
+/* The same in plain arithmetic where something is not finite. */
+static double double_scaled_any(const struct xent_job *job, double dloss, struct pair v)
+{
+    if (double_is_finite(job, dloss, v))
+        return wide_round(double_scaled(job, dloss, v));
+    return double_term(job->grad_scale, dloss) * v.hi;
+}
+
+/* +0 for a zero, and always the same NaN. */
+static double double_canonical(double v)
+{
+    return v != v ? (double)NAN : f64_bits(v) << 1 == 0 ? 0 : v;
+}
+
+/* The block's exponentials e as gradients, e (hi + lo) 2^exponent: hi has 26 bits, so that its products with 27 of e
+   are exact. */
+static NOINLINE void double_multiply(double *e, double hi, double lo, const struct power *of)
+{
+    const struct power power = *of;
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+        const double upper = f64_from_bits(f64_bits(e[i]) & ~((UINT64_C(1) << 26) - 1)), lower = e[i] - upper;
+        e[i] = f64_scaled(upper * hi + (lower * hi + e[i] * lo), &power);
+    }
+}
+
+/* The second pass: exponentials times v, or times any where that is not finite. */
+static void double_scale_row(const struct xent_job *job, double *out, struct wide v, double any)
+{
+    const size_t stride = job->out_strides.classes;
+    const double hi = f64_upper(v.v.hi), lo = (v.v.hi - hi) + v.v.lo;
+    const struct power power = f64_power(v.exponent);
+    for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
+        const size_t count = double_count(job->classes, begin);
+        if (f64_is_finite(any) && stride == 1 && count == DOUBLE_BLOCK) {
+            double_multiply(out + begin, hi, lo, &power);
+            continue;
+        }
+        double e[DOUBLE_BLOCK] = {0};
+        for (size_t i = 0; i < count; ++i)
+            e[i] = out[(begin + i) * stride];
+        if (f64_is_finite(any))
+            double_multiply(e, hi, lo, &power);
+        else
+            for (size_t i = 0; i < count; ++i)
+                e[i] = double_canonical(double_term(e[i], any));
+        double_write(out, stride, begin, count, e);
+    }
+}
+
+static void double_subtract(double *g, double v)
+{
+    *g = double_canonical(v == 0 ? *g : *g - v);
+}
+
+/* Takes what the target distribution has of a class off its gradient; unit is what a share of 1 has. */
+static void double_subtract_targets(const struct xent_job *job, size_t i, const struct double_target *t, double *out,
+                                    double even, double unit)
+{
+    const size_t stride = job->out_strides.classes;
+    if (t->single)
+        return;
+    if (!xent_job_has_labels(job)) {
+        for (size_t j = 0; j < job->classes; ++j)
+            double_subtract(&out[j * stride], double_term(double_share(job, i, j), unit));
+        return;
+    }
+    if (t->even != 0)
+        for (size_t j = 0; j < job->classes; ++j)
+            double_subtract(&out[j * stride], double_term(xent_job_class_weight(job, j), even));
+    for (size_t k = 0; !xent_job_has_plain_labels(job) && k < job->labels; ++k)
+        if (xent_job_label(job, i, k) != job->ignore_index)
+            double_subtract(&out[(size_t)xent_job_label(job, i, k) * stride],
+                            double_term(distribution_label_share(job, i, k), unit));
+}
+
+/* The gradient of y. */
+static double double_own_gradient(const struct xent_job *job, const struct double_target *t, double dloss,
+                                  struct pair others, struct pair e_y, struct pair sum)
+{
+    const struct wide s = wide_from(sum), missed = wide_over(wide_from(others), s);
+    if (t->even == 0 && t->rest == 0) {
+        if (double_is_finite(job, dloss, t->own))
+            return double_canonical(-wide_round(wide_times(double_scaled(job, dloss, t->own), missed)));
+        return double_canonical(-double_term(others.hi, double_scaled_any(job, dloss, t->own)));
+    }
+    const double p = wide_round(wide_over(wide_from(e_y), s));
+    const double g = (t->own.hi * wide_round(missed) - t->rest * p) + t->even * (t->w_y - t->W * p);
+    return double_canonical(-double_scaled_any(job, dloss, (struct pair){g, 0}));
+}
+
+static void double_gradient(const struct xent_job *job, size_t i, const struct double_target *t, struct pair others,
+                            struct pair e_y, struct pair sum, double *out)
+{
+    const double dloss = job->dloss ? xent_job_number(job, job->dloss, xent_job_at(job, &job->dloss_strides, i)) : 1;
+    const bool finite = double_is_finite(job, dloss, t->total);
+    const double any = finite ? 0 : double_scaled_any(job, dloss, t->total);
+    const struct wide v =
+        finite ? wide_over(double_scaled(job, dloss, t->total), wide_from(sum)) : (struct wide){{0, 0}, 0};
+    double_scale_row(job, out, v, any);
+    double_subtract_targets(job, i, t, out, double_scaled_any(job, dloss, (struct pair){t->even, 0}),
+                            double_scaled_any(job, dloss, (struct pair){1, 0}));
+    const bool has_share = t->own.hi != 0 || (t->even != 0 && t->w_y != 0);
+    if (t->y != NO_CLASS && has_share) /* else its gradient is already there, as for any class */
+        out[t->y * job->out_strides.classes] = double_own_gradient(job, t, dloss, others, e_y, sum);
+}
+
+static void double_fill(const struct xent_job *job, double *out, double value)
+{
+    for (size_t j = 0; j < job->classes; ++j)
+        out[j * job->out_strides.classes] = value;
+}
+
+/* Adds to the sum of the row's group. */
+static void double_add_loss(const struct xent_job *job, size_t i, struct pair loss)
+{
+    if (!job->sums)
+        return;
+    const struct pair sum = pair_sum(job->sums[i >> job->sums_shift], loss.hi);
+    job->sums[i >> job->sums_shift] = sum.hi;
+    job->sums_rest[i >> job->sums_shift] += sum.lo + loss.lo;
+}
+
+static void double_store(const struct xent_job *job, size_t i, double loss, double lse)
+{
+    if (job->loss)
+        ((double *)job->loss)[i] = loss;
+    if (job->lse)
+        ((double *)job->lse)[i] = lse;
+}
+
+/* Everything of the row's logits is read before any of out is written but by double_sum_others, block by block. */
+static void double_row(const struct xent_job *job, size_t i, struct double_row x, double *out)
+{
+    const double m = double_max(x, job->classes);
+    if (!f64_is_finite(m)) {
+        double_add_loss(job, i, (struct pair){(double)NAN, 0});
+        double_store(job, i, (double)NAN, (double)NAN);
+        if (out)
+            double_fill(job, out, (double)NAN);
+        return;
+    }
+    const struct double_target t = double_distribution(job, i, x, m);
+    const double x_y = t.y == NO_CLASS ? m : x.p[t.y * x.stride];
+    struct pair e_y;
+    const struct pair others = double_sum_others(job, x, out, m, t.y, &e_y);
+    const struct double_result result = double_finish(others, e_y, x_y, m);
+    const struct pair loss = double_loss(&t, &result), lse = pair_plus((struct pair){m, 0}, result.log_sum);
+    double_add_loss(job, i, loss);
+    double_store(job, i, loss.hi, lse.hi);
+    if (out)
+        double_gradient(job, i, &t, others, e_y, result.sum, out);
+}
+
+static void cross_entropy_f64(const struct xent_job *job, size_t first, size_t last)
+{
+    for (size_t i = first; i < last; ++i) {
+        const struct double_row x = {(const double *)job->logits + xent_job_at(job, &job->logits_strides, i),
+                                     job->logits_strides.classes};
+        double *out = job->out ? (double *)job->out + xent_job_at(job, &job->out_strides, i) : NULL;
+        if (!xent_job_ignores(job, i)) {
+            double_row(job, i, x, out);
+            continue;
+        }
+        double_store(job, i, 0, 0);
+        if (out)
+            double_fill(job, out, 0);
+    }
+}
+
+#endif
