@@ -24,6 +24,7 @@
 
 enum {
     DOUBLE_BLOCK = XENT_LANES, /* classes: number i of a block is added to lane i */
+    DOUBLE_FEW = 8,            /* so many at a time where a row ends within a block */
     DOUBLE_BIAS = 960          /* exponentials are 2^960 times as large, so that nothing is subnormal */
 };
 
@@ -66,6 +67,16 @@ static size_t double_count(size_t classes, size_t begin)
     return classes - begin < DOUBLE_BLOCK ? classes - begin : DOUBLE_BLOCK;
 }
 
+/* Half as many lanes as so many classes use, up to a power of two: lanes are folded i + half to i, from 16 on, and
+   those that nothing was added to change nothing. */
+static size_t double_half(size_t classes)
+{
+    size_t half = DOUBLE_BLOCK / 2;
+    while (half >= classes)
+        half /= 2;
+    return half;
+}
+
 /* The largest logit, NaN if there is one. */
 static NOINLINE double double_max(struct double_row x, size_t classes)
 {
@@ -81,12 +92,12 @@ static NOINLINE double double_max(struct double_row x, size_t classes)
             bad[i] = v[i] == v[i] ? bad[i] : 1;
         }
     }
-    double largest = (double)-INFINITY, any_bad = 0;
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
-        largest = max[i] > largest ? max[i] : largest;
-        any_bad += bad[i];
-    }
-    return any_bad == 0 ? largest : (double)NAN;
+    for (size_t half = double_half(classes); half > 0; half /= 2)
+        for (size_t i = 0; i < half; ++i) {
+            max[i] = max[i + half] > max[i] ? max[i + half] : max[i];
+            bad[i] += bad[i + half];
+        }
+    return bad[0] == 0 ? max[0] : (double)NAN;
 }
 
 /* v where the mask is all ones, +0 where it is 0. */
@@ -97,11 +108,11 @@ static ALWAYS_INLINE double double_keep(uint64_t mask, double v)
 
 /* The block's exponentials as pairs. In several loops, each with few operations that wait for each other: a processor
    then has many elements under way at once. */
-static NOINLINE void double_exponentials(const double *restrict x, double m, double *restrict e,
-                                         double *restrict e_rest)
+static ALWAYS_INLINE void double_exponentials_of(size_t count, const double *restrict x, double m, double *restrict e,
+                                                 double *restrict e_rest)
 {
     double r[DOUBLE_BLOCK], r_lo[DOUBLE_BLOCK], p[DOUBLE_BLOCK], power[DOUBLE_BLOCK];
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+    for (size_t i = 0; i < count; ++i) {
         const double z = x[i] - m, m_part = z - x[i];
         const double rest = (x[i] - (z - m_part)) - (m + m_part);
         const uint64_t counts = z > DOUBLE_CUT ? UINT64_MAX : 0;
@@ -110,13 +121,23 @@ static NOINLINE void double_exponentials(const double *restrict x, double m, dou
         r_lo[i] = reduced.r_lo;
         power[i] = double_keep(counts, pair_exp_power(reduced.n, DOUBLE_BIAS));
     }
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i)
+    for (size_t i = 0; i < count; ++i)
         p[i] = pair_exp_series(r[i]);
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+    for (size_t i = 0; i < count; ++i) {
         const struct pair v = pair_exp_sum(r[i], r_lo[i], p[i]);
         e[i] = v.hi * power[i];
         e_rest[i] = v.lo * power[i];
     }
+}
+
+static NOINLINE void double_exponentials(const double *x, double m, double *e, double *e_rest)
+{
+    double_exponentials_of(DOUBLE_BLOCK, x, m, e, e_rest);
+}
+
+static NOINLINE void double_few_exponentials(const double *x, double m, double *e, double *e_rest)
+{
+    double_exponentials_of(DOUBLE_FEW, x, m, e, e_rest);
 }
 
 /* Adds pairs to the lanes. */
@@ -130,17 +151,17 @@ static NOINLINE void double_add(struct double_lanes *restrict lanes, const doubl
     }
 }
 
-/* i + 16 to i, then i + 8, i + 4, i + 2, i + 1. */
-static struct pair double_fold(const struct double_lanes *lanes)
+/* The sum of all lanes, for so many classes. */
+static NOINLINE struct pair double_fold(struct double_lanes *lanes, size_t classes)
 {
-    struct pair lane[DOUBLE_BLOCK];
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i)
-        lane[i] =
-            f64_is_finite(lanes->sum[i]) ? pair_sum(lanes->sum[i], lanes->rest[i]) : (struct pair){lanes->sum[i], 0};
-    for (size_t half = DOUBLE_BLOCK / 2; half > 0; half /= 2)
-        for (size_t i = 0; i < half; ++i)
-            lane[i] = pair_plus(lane[i], lane[i + half]);
-    return lane[0];
+    double *sum = lanes->sum, *rest = lanes->rest;
+    for (size_t half = double_half(classes); half > 0; half /= 2)
+        for (size_t i = 0; i < half; ++i) {
+            const double a = sum[i], b = sum[i + half], both = a + b, b_part = both - a;
+            rest[i] = (rest[i] + rest[i + half]) + ((a - (both - b_part)) + (b - b_part));
+            sum[i] = both;
+        }
+    return f64_is_finite(sum[0]) ? pair_sum(sum[0], rest[0]) : (struct pair){sum[0], 0};
 }
 
 /* A row's target distribution as the results need it. */
@@ -179,7 +200,7 @@ static double double_spread(const struct xent_job *job, struct double_row x, dou
             term[k] = k < count ? double_term(xent_job_class_weight(job, begin + k), m - v[k]) : 0;
         double_add(&lanes, term, none);
     }
-    return double_fold(&lanes).hi;
+    return double_fold(&lanes, job->classes).hi;
 }
 
 static void double_add_shares(struct double_target *t, const struct xent_job *job, size_t i, struct double_row x,
@@ -202,9 +223,9 @@ static void double_add_shares(struct double_target *t, const struct xent_job *jo
         double_add(&rest, share, none);
         double_add(&apart, term, none);
     }
-    const struct pair sum = double_fold(&rest);
+    const struct pair sum = double_fold(&rest, job->classes);
     t->rest = sum.hi;
-    t->apart = double_fold(&apart).hi;
+    t->apart = double_fold(&apart, job->classes).hi;
     t->total = pair_plus(t->own, sum);
 }
 
@@ -254,7 +275,15 @@ static struct pair double_sum_others(const struct xent_job *job, struct double_r
     for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
         const size_t count = double_count(job->classes, begin), skip = y - begin;
         double buffer[DOUBLE_BLOCK], e[DOUBLE_BLOCK], e_rest[DOUBLE_BLOCK];
-        double_exponentials(double_read(x, begin, count, (double)-INFINITY, buffer), m, e, e_rest);
+        const double *v = double_read(x, begin, count, (double)-INFINITY, buffer);
+        if (count == DOUBLE_BLOCK) {
+            double_exponentials(v, m, e, e_rest);
+        } else {
+            memset(e, 0, sizeof e);
+            memset(e_rest, 0, sizeof e_rest);
+            for (size_t k = 0; k < count; k += DOUBLE_FEW)
+                double_few_exponentials(v + k, m, e + k, e_rest + k);
+        }
         if (out)
             double_write(out, job->out_strides.classes, begin, count, e);
         if (skip < count) {
@@ -263,7 +292,7 @@ static struct pair double_sum_others(const struct xent_job *job, struct double_r
         }
         double_add(&lanes, e, e_rest);
     }
-    return double_fold(&lanes);
+    return double_fold(&lanes, job->classes);
 }
 
 /* From sums to results: log s, and what a share of y costs: a multiple of 2^tiny where that is not 0. */
@@ -311,26 +340,29 @@ static struct pair double_loss(const struct double_target *t, const struct doubl
     return loss.hi == 0 ? (struct pair){0, 0} : loss;
 }
 
-static bool double_is_finite(const struct xent_job *job, double dloss, struct pair v)
+/* What every entry of a row's gradient is multiplied by: dloss / divisor, as a pair or, where it is not finite, as IEEE
+   arithmetic has it. */
+struct double_scale {
+    bool finite;
+    struct wide v;
+    double any;
+};
+
+static struct double_scale double_scale(const struct xent_job *job, double dloss)
 {
-    return f64_is_finite(dloss) && f64_is_finite(v.hi) && f64_is_finite(job->divisor);
+    struct double_scale scale = {.any = double_term(job->grad_scale, dloss)};
+    scale.finite = f64_is_finite(dloss) && f64_is_finite(job->divisor);
+    if (scale.finite && job->grad_scale != 0)
+        scale.v = wide_over(wide_from((struct pair){dloss, 0}), wide_from((struct pair){job->divisor, 0}));
+    return scale;
 }
 
-/* v dloss / divisor, all of them finite. */
-static struct wide double_scaled(const struct xent_job *job, double dloss, struct pair v)
+/* scale v */
+static double double_scaled(const struct double_scale *scale, double v)
 {
-    if (job->grad_scale == 0)
-        return (struct wide){{0, 0}, 0};
-    const struct wide factor = wide_from((struct pair){dloss, 0}), divisor = wide_from((struct pair){job->divisor, 0});
-    return wide_over(wide_times(wide_from(v), factor), divisor);
-}
-
-/* The same in plain arithmetic where something is not finite. */
-static double double_scaled_any(const struct xent_job *job, double dloss, struct pair v)
-{
-    if (double_is_finite(job, dloss, v))
-        return wide_round(double_scaled(job, dloss, v));
-    return double_term(job->grad_scale, dloss) * v.hi;
+    if (scale->finite && f64_is_finite(v))
+        return wide_round(wide_times(scale->v, wide_from((struct pair){v, 0})));
+    return scale->any * v;
 }
 
 /* +0 for a zero, and always the same NaN. */
@@ -341,13 +373,23 @@ static double double_canonical(double v)
 
 /* The block's exponentials e as gradients, e (hi + lo) 2^exponent: hi has 26 bits, so that its products with 27 of e
    are exact. */
-static NOINLINE void double_multiply(double *e, double hi, double lo, const struct power *of)
+static ALWAYS_INLINE void double_multiply_of(size_t count, double *e, double hi, double lo, const struct power *of)
 {
     const struct power power = *of;
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+    for (size_t i = 0; i < count; ++i) {
         const double upper = f64_from_bits(f64_bits(e[i]) & ~((UINT64_C(1) << 26) - 1)), lower = e[i] - upper;
         e[i] = f64_scaled(upper * hi + (lower * hi + e[i] * lo), &power);
     }
+}
+
+static NOINLINE void double_multiply(double *e, double hi, double lo, const struct power *power)
+{
+    double_multiply_of(DOUBLE_BLOCK, e, hi, lo, power);
+}
+
+static NOINLINE void double_multiply_few(double *e, double hi, double lo, const struct power *power)
+{
+    double_multiply_of(DOUBLE_FEW, e, hi, lo, power);
 }
 
 /* The second pass: exponentials times v, or times any where that is not finite. */
@@ -366,7 +408,8 @@ static void double_scale_row(const struct xent_job *job, double *out, struct wid
         for (size_t i = 0; i < count; ++i)
             e[i] = out[(begin + i) * stride];
         if (f64_is_finite(any))
-            double_multiply(e, hi, lo, &power);
+            for (size_t i = 0; i < count; i += DOUBLE_FEW)
+                double_multiply_few(e + i, hi, lo, &power);
         else
             for (size_t i = 0; i < count; ++i)
                 e[i] = double_canonical(double_term(e[i], any));
@@ -384,8 +427,6 @@ static void double_subtract_targets(const struct xent_job *job, size_t i, const 
                                     double even, double unit)
 {
     const size_t stride = job->out_strides.classes;
-    if (t->single)
-        return;
     if (!xent_job_has_labels(job)) {
         for (size_t j = 0; j < job->classes; ++j)
             double_subtract(&out[j * stride], double_term(double_share(job, i, j), unit));
@@ -401,34 +442,34 @@ static void double_subtract_targets(const struct xent_job *job, size_t i, const 
 }
 
 /* The gradient of y. */
-static double double_own_gradient(const struct xent_job *job, const struct double_target *t, double dloss,
-                                  struct pair others, struct pair e_y, struct pair sum)
+static double double_own_gradient(const struct double_target *t, const struct double_scale *scale, struct pair others,
+                                  struct pair e_y, struct pair sum)
 {
     const struct wide s = wide_from(sum), missed = wide_over(wide_from(others), s);
     if (t->even == 0 && t->rest == 0) {
-        if (double_is_finite(job, dloss, t->own))
-            return double_canonical(-wide_round(wide_times(double_scaled(job, dloss, t->own), missed)));
-        return double_canonical(-double_term(others.hi, double_scaled_any(job, dloss, t->own)));
+        if (scale->finite && f64_is_finite(t->own.hi))
+            return double_canonical(-wide_round(wide_times(wide_times(scale->v, wide_from(t->own)), missed)));
+        return double_canonical(-double_term(others.hi, scale->any * t->own.hi));
     }
     const double p = wide_round(wide_over(wide_from(e_y), s));
     const double g = (t->own.hi * wide_round(missed) - t->rest * p) + t->even * (t->w_y - t->W * p);
-    return double_canonical(-double_scaled_any(job, dloss, (struct pair){g, 0}));
+    return double_canonical(-double_scaled(scale, g));
 }
 
-static void double_gradient(const struct xent_job *job, size_t i, const struct double_target *t, struct pair others,
-                            struct pair e_y, struct pair sum, double *out)
+static void double_gradient(const struct xent_job *job, size_t i, const struct double_target *t,
+                            const struct double_scale *scale, struct pair others, struct pair e_y, struct pair sum,
+                            double *out)
 {
-    const double dloss = job->dloss ? xent_job_number(job, job->dloss, xent_job_at(job, &job->dloss_strides, i)) : 1;
-    const bool finite = double_is_finite(job, dloss, t->total);
-    const double any = finite ? 0 : double_scaled_any(job, dloss, t->total);
-    const struct wide v =
-        finite ? wide_over(double_scaled(job, dloss, t->total), wide_from(sum)) : (struct wide){{0, 0}, 0};
-    double_scale_row(job, out, v, any);
-    double_subtract_targets(job, i, t, out, double_scaled_any(job, dloss, (struct pair){t->even, 0}),
-                            double_scaled_any(job, dloss, (struct pair){1, 0}));
+    struct wide v = {{0, 0}, 0};
+    const bool finite = scale->finite && f64_is_finite(t->total.hi);
+    if (finite)
+        v = wide_over(wide_times(scale->v, wide_from(t->total)), wide_from(sum));
+    double_scale_row(job, out, v, finite ? 0 : scale->any * t->total.hi);
+    if (!t->single)
+        double_subtract_targets(job, i, t, out, double_scaled(scale, t->even), double_scaled(scale, 1));
     const bool has_share = t->own.hi != 0 || (t->even != 0 && t->w_y != 0);
     if (t->y != NO_CLASS && has_share) /* else its gradient is already there, as for any class */
-        out[t->y * job->out_strides.classes] = double_own_gradient(job, t, dloss, others, e_y, sum);
+        out[t->y * job->out_strides.classes] = double_own_gradient(t, scale, others, e_y, sum);
 }
 
 static void double_fill(const struct xent_job *job, double *out, double value)
@@ -456,7 +497,8 @@ static void double_store(const struct xent_job *job, size_t i, double loss, doub
 }
 
 /* Everything of the row's logits is read before any of out is written but by double_sum_others, block by block. */
-static void double_row(const struct xent_job *job, size_t i, struct double_row x, double *out)
+static void double_row(const struct xent_job *job, size_t i, struct double_row x, double *out,
+                       const struct double_scale *scale)
 {
     const double m = double_max(x, job->classes);
     if (!f64_is_finite(m)) {
@@ -475,17 +517,20 @@ static void double_row(const struct xent_job *job, size_t i, struct double_row x
     double_add_loss(job, i, loss);
     double_store(job, i, loss.hi, lse.hi);
     if (out)
-        double_gradient(job, i, &t, others, e_y, result.sum, out);
+        double_gradient(job, i, &t, scale, others, e_y, result.sum, out);
 }
 
 static void cross_entropy_f64(const struct xent_job *job, size_t first, size_t last)
 {
+    struct double_scale scale = double_scale(job, 1);
     for (size_t i = first; i < last; ++i) {
         const struct double_row x = {(const double *)job->logits + xent_job_at(job, &job->logits_strides, i),
                                      job->logits_strides.classes};
         double *out = job->out ? (double *)job->out + xent_job_at(job, &job->out_strides, i) : NULL;
         if (!xent_job_ignores(job, i)) {
-            double_row(job, i, x, out);
+            if (job->dloss && out)
+                scale = double_scale(job, xent_job_number(job, job->dloss, xent_job_at(job, &job->dloss_strides, i)));
+            double_row(job, i, x, out, &scale);
             continue;
         }
         double_store(job, i, 0, 0);
