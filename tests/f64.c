@@ -170,9 +170,33 @@ START_TEST(definition)
 }
 END_TEST
 
-static const double edges[] = {0.0,   -0.0,   0x1p-1074, -0x1p-1074, DBL_MIN,  -1e-310,   1e-20,   1.0,   -1.0,
-                               0.5,   708.3,  -708.5,    -745.2,     709.9,    -1249.9,   -1250.1, 1e4,   -1e10,
-                               1e300, -1e300, DBL_MAX,   -DBL_MAX,   INFINITY, -INFINITY, NAN,     1e308, -1e308};
+static const double edges[] = {0.0,
+                               -0.0,
+                               0x1p-1074,
+                               -0x1p-1074,
+                               DBL_MIN,
+                               -1e-310,
+                               1e-20,
+                               1.0,
+                               -1.0,
+                               0.5,
+                               708.3,
+                               -708.5,
+                               -745.2,
+                               709.9,
+                               -1249.9,
+                               -1250.1,
+                               1e4,
+                               -1e10,
+                               1e300,
+                               -1e300,
+                               DBL_MAX,
+                               -DBL_MAX,
+                               (double)INFINITY,
+                               (double)-INFINITY,
+                               (double)NAN,
+                               1e308,
+                               -1e308};
 
 /* Logits, weights and factors of any kind: no result is promised but that all kernels have the same. */
 START_TEST(anything)
