@@ -320,6 +320,12 @@ static struct double_result double_finish(struct pair others, struct pair e_y, d
     return result;
 }
 
+/* +0 for a zero, and always the same NaN. */
+static double double_canonical(double v)
+{
+    return v != v ? (double)NAN : f64_bits(v) == UINT64_C(1) << 63 ? 0 : v;
+}
+
 static struct pair double_loss(const struct double_target *t, const struct double_result *result)
 {
     struct pair loss = {0, 0};
@@ -333,11 +339,10 @@ static struct pair double_loss(const struct double_target *t, const struct doubl
     if (!t->single) {
         const double named = t->rest * result->log_sum.hi + t->apart;
         const double spread = t->even == 0 ? 0 : t->even * (t->W * result->log_sum.hi + t->spread);
-        loss = pair_plus(loss, (struct pair){named + spread, 0});
+        if (f64_bits(named + spread) << 1 != 0) /* as in double_subtract */
+            loss = pair_plus(loss, (struct pair){named + spread, 0});
     }
-    if (loss.hi != loss.hi)
-        return (struct pair){(double)NAN, 0};
-    return loss.hi == 0 ? (struct pair){0, 0} : loss;
+    return (struct pair){double_canonical(loss.hi), f64_is_finite(loss.hi) ? loss.lo : 0};
 }
 
 /* What every entry of a row's gradient is multiplied by: dloss / divisor, as a pair or, where it is not finite, as IEEE
@@ -363,12 +368,6 @@ static double double_scaled(const struct double_scale *scale, double v)
     if (scale->finite && f64_is_finite(v))
         return wide_round(wide_times(scale->v, wide_from((struct pair){v, 0})));
     return scale->any * v;
-}
-
-/* +0 for a zero, and always the same NaN. */
-static double double_canonical(double v)
-{
-    return v != v ? (double)NAN : f64_bits(v) << 1 == 0 ? 0 : v;
 }
 
 /* The block's exponentials e as gradients, e (hi + lo) 2^exponent: hi has 26 bits, so that its products with 27 of e
@@ -417,9 +416,11 @@ static void double_scale_row(const struct xent_job *job, double *out, struct wid
     }
 }
 
+/* By the bits of v: of a comparison compilers make a subtraction of 0, which may flush a subnormal. */
 static void double_subtract(double *g, double v)
 {
-    *g = double_canonical(v == 0 ? *g : *g - v);
+    if (f64_bits(v) << 1 != 0)
+        *g = double_canonical(*g - v);
 }
 
 /* Takes what the target distribution has of a class off its gradient; unit is what a share of 1 has. */
