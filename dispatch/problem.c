@@ -153,8 +153,7 @@ static bool describe_all(struct array *arrays, const xent_problem *p)
 
 static bool options_are_known(const xent_problem *p)
 {
-    return (p->dtype == XENT_F32 || p->dtype == XENT_F64) &&
-           (unsigned)p->target_type <= (unsigned)XENT_PROBABILITIES &&
+    return (p->dtype == XENT_F32 || p->dtype == XENT_F64) && (unsigned)p->target_type <= (unsigned)XENT_PROBABILITIES &&
            (p->target_type == XENT_PROBABILITIES || p->labels > 0) &&
            (p->reduction == XENT_MEAN || p->reduction == XENT_SUM || p->reduction == XENT_NONE) &&
            p->label_smoothing >= 0 && p->label_smoothing <= 1 && p->normalizer >= 0 &&
