@@ -61,6 +61,7 @@ void for_each_kernel(void (*test)(const char *isa, xent_dtype dtype))
 int main(void)
 {
     Suite *suite = suite_create("criterion");
+    add_golden_tests(add_case(suite, "golden vectors"));
     add_property_tests(add_case(suite, "properties"));
     return run_suite(suite);
 }

@@ -21,7 +21,7 @@ double number_ulp(xent_dtype dtype, double value);
 /* Calls test for each kernel and each type of numbers that there is. */
 void for_each_kernel(void (*test)(const char *isa, xent_dtype dtype));
 
-void add_golden_tests(TCase *test_case);   /* criterion.c */
+void add_golden_tests(TCase *test_case);   /* criterion_golden.c */
 void add_property_tests(TCase *test_case); /* criterion_properties.c */
 void add_status_tests(TCase *test_case);   /* criterion_status.c */
 void add_large_tests(TCase *test_case);    /* criterion_large.c */
