@@ -61,6 +61,18 @@ def masked_classes(lib):
         assert math.isnan(their_loss) and close(loss, exact), (targets, their_loss, loss, exact)
 
 
+def infinite_parts(lib):
+    """Half of a masked class and minus a quarter of it."""
+    their_loss, _ = theirs([[-inf, 1, 2]], [[0.25, 0.0, 0.0]])
+    assert their_loss == inf, their_loss
+    x, labels, q = np.array([-inf, 1, 2], np.float32), np.zeros(2, np.int64), np.array([0.5, -0.25], np.float32)
+    loss = np.empty(1, np.float32)
+    error = lib.cross_entropy(xent.Problem(outer=1, classes=3, logits=x.ctypes.data, target_type=xent.I64, labels=2,
+                                           targets=labels.ctypes.data, probabilities=q.ctypes.data,
+                                           loss=loss.ctypes.data))
+    assert error is None and np.isnan(loss[0]), (error, loss)
+
+
 def means_of_nothing(lib):
     w = [0.0, 0.0, 1.0]
     their_loss, their_grad = theirs([[3, 1, 2]], [1], weight=torch.tensor(w, dtype=torch.float64))
@@ -96,6 +108,7 @@ def counts(lib):
 
 NAMES = {"an ignored row's logits are not read": ignored_rows,
          "nothing of a masked class is nothing": masked_classes,
+         "infinite parts of both signs are NaN": infinite_parts,
          "a mean of no weight has gradient 0": means_of_nothing,
          "an infinite logit has the limit's loss and gradient": infinite_logits,
          "rows are counted as integers": counts}

@@ -221,15 +221,16 @@ class Softmax:
     # What PyTorch makes of it.
 
     def _dense(self, labels, kept_labels):
-        """Several labels' probabilities as one for each class, exact sums of what the arrays hold."""
-        q = np.zeros((self.outer, self.classes, self.inner))
+        """Several labels' probabilities as one for each class, and the same of their magnitudes."""
+        q, magnitude = np.zeros((2, self.outer, self.classes, self.inner))
         shares = np.ones(labels.shape)
         if self.label_probabilities:
             shares = self.label_probabilities.values.astype(np.float64)
         outer, _, inner = np.indices(labels.shape)
-        index = np.where(kept_labels, labels, 0)
-        np.add.at(q, (outer, index, inner), np.where(kept_labels, shares, 0))
-        return q
+        at = outer, np.where(kept_labels, labels, 0), inner
+        np.add.at(q, at, np.where(kept_labels, shares, 0))
+        np.add.at(magnitude, at, np.where(kept_labels, np.abs(shares), 0))
+        return q, magnitude
 
     def expect(self):
         """Sets what the outputs should be, and how far from it they may be."""
@@ -243,11 +244,12 @@ class Softmax:
         plain = self.kind == "index"
         if self.kind == "probabilities":
             q, self.kept = self.targets.values.astype(np.float64), np.ones(rows, bool)
+            magnitude = q
         else:
             labels = self.targets.values.astype(np.int64)
             kept_labels = labels != self.ignore_index
             self.kept = kept_labels.any(axis=1, keepdims=True)
-            q = self._dense(labels, kept_labels)
+            q, magnitude = self._dense(labels, kept_labels)
         self.kept &= r != 0
 
         x = self.of_torch(self.x).clone().requires_grad_(True)
@@ -262,6 +264,8 @@ class Softmax:
         factors = self.of_torch(r, axis=False)
         losses = torch.where(kept, per_row * factors, 0.0)
         shares = r * w * (self.smoothing / self.classes + (1 - self.smoothing) * q)
+        # The parts of a class's share, of which labels of negative probability may leave little.
+        magnitude = np.abs(r * w * (self.smoothing / self.classes + (1 - self.smoothing) * magnitude))
         if plain:
             target_weights = np.where(kept_labels, w.reshape(-1)[np.where(kept_labels, labels, 0)], 0)
             denominator = float(np.where(self.kept, r * target_weights, 0).sum())
@@ -281,8 +285,8 @@ class Softmax:
             self.lse = self.of_xent(torch.logsumexp(x, 0 if self.shape == "(C)" else 1))
         loss = self.of_xent(losses)
         self._direct(x, target, options, loss, scale, denominator)
-        loss, grad = self._exceptions(loss, grad, shares, log_p)
-        self._set_bounds(loss, grad, shares, log_p, scale, divisor, plain)
+        loss, grad = self._exceptions(loss, grad, shares, magnitude, log_p)
+        self._set_bounds(loss, grad, magnitude, log_p, scale, divisor, plain)
 
     def _direct(self, x, target, options, loss, scale, denominator):
         """Where PyTorch has a call for the whole problem, it must agree with what is put together here."""
@@ -301,7 +305,7 @@ class Softmax:
         assert same or (math.isnan(direct) and math.isnan(composed)), f"composed {composed}, PyTorch {direct}"
         self.tag("PyTorch's own reduction")
 
-    def _exceptions(self, loss, grad, shares, log_p):
+    def _exceptions(self, loss, grad, shares, magnitude, log_p):
         """The documented differences: replaces PyTorch's numbers where they are NaN and xent's are not to be."""
         finite = np.isfinite(self.lse)
         broken = ~self.kept & ~np.isfinite(grad).all(axis=1, keepdims=True)
@@ -317,18 +321,22 @@ class Softmax:
             with np.errstate(invalid="ignore"):
                 loss = np.where(strange, terms.sum(axis=1, keepdims=True), loss)
             self.exceptions.add("nothing of a masked class is nothing")
+        mixed = (np.isneginf(self.x) & (np.abs(shares) < magnitude * (1 - 1e-9))).any(axis=1, keepdims=True)
+        if (mixed & self.kept).any():
+            loss = np.where(mixed & self.kept, np.nan, loss)
+            self.exceptions.add("infinite parts of both signs are NaN")
         if self.reduction == xent.MEAN and not self.normalizer and self.denominator == 0 and self.count:
             self.exceptions.add("a mean of no weight has gradient 0")
         return loss, grad
 
-    def _set_bounds(self, loss, grad, shares, log_p, scale, divisor, plain):
+    def _set_bounds(self, loss, grad, magnitude, log_p, scale, divisor, plain):
         unit = 2.0**-24 if self.dtype == np.float32 else 2.0**-53
         finite = np.where(np.isfinite(self.x), self.x, np.nan)
         with np.errstate(all="ignore"):
             largest = np.nan_to_num(np.nanmax(np.abs(finite), axis=1, keepdims=True, initial=0))
             spread = 1 + np.nan_to_num(np.nanmax(finite, axis=1, keepdims=True, initial=-np.inf) -
                                        np.nanmin(finite, axis=1, keepdims=True, initial=np.inf), posinf=0, neginf=0)
-            total = np.abs(shares).sum(axis=1, keepdims=True)
+            total = magnitude.sum(axis=1, keepdims=True)
             # PyTorch's own rounding, in double, and that of a product with r w_j (1 - a) in it.
             own = 2.0**-49 * (spread + np.log(self.classes) + (0 if self.dtype == np.float32 else largest)) * total
             one_class = plain and not self.smoothing
@@ -336,9 +344,7 @@ class Softmax:
                                               largest) * total
             self.loss, self.loss_bound = loss, 2 * ulp(loss, self.dtype) + cancelling + own
             self.lse_bound = 1.5 * unit + 0.5 * ulp(self.lse, self.dtype) + 2.0**-50 * (1 + np.abs(self.lse))
-            self.grad = self.grad
-            multiplied = np.abs(scale * np.exp(log_p) * shares.sum(axis=1, keepdims=True))
-            taken = np.abs(scale * shares)
+            multiplied, taken = np.abs(scale * np.exp(log_p) * total), np.abs(scale * magnitude)
             larger = np.abs(grad) if one_class else np.maximum(multiplied, taken)
             self.exact_grad = grad
             self.grad_bound = (3 * ulp(np.maximum(larger, np.abs(grad)), self.dtype) +
