@@ -180,11 +180,26 @@ static double double_term(double factor, double v)
     return factor == 0 ? 0 : factor * v;
 }
 
-static double double_share(const struct xent_job *job, size_t i, size_t j)
+/* What a probability q of a class of weight w is of its row's target. */
+static struct pair double_named(const struct xent_job *job, double r, double w, double q)
+{
+    return pair_times(pair_product(r, job->target_weight), pair_product(w, q));
+}
+
+/* The share of class j in row i, whose targets are probabilities; smoothing is part of it. */
+static struct pair double_share(const struct xent_job *job, size_t i, size_t j)
 {
     const size_t at = xent_job_at(job, &job->targets_strides, i) + j * job->targets_strides.classes;
-    return distribution_share(job, xent_job_row_weight(job, i), xent_job_class_weight(job, j),
-                              xent_job_number(job, job->targets, at));
+    const double r = xent_job_row_weight(job, i), w = xent_job_class_weight(job, j);
+    const double q = xent_job_number(job, job->targets, at);
+    return job->smoothing == 0 ? double_named(job, r, w, q) : (struct pair){distribution_share(job, r, w, q), 0};
+}
+
+/* The share that label number k of row i has of its class. */
+static struct pair double_label_share(const struct xent_job *job, size_t i, size_t k)
+{
+    return double_named(job, xent_job_row_weight(job, i), xent_job_class_weight(job, (size_t)xent_job_label(job, i, k)),
+                        xent_job_label_probability(job, i, k));
 }
 
 /* The sum of w_j (m - x_j). */
@@ -210,17 +225,18 @@ static void double_add_shares(struct double_target *t, const struct xent_job *jo
     struct double_lanes rest = {{0}, {0}}, apart = {{0}, {0}};
     for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
         const size_t count = double_count(job->classes, begin);
-        double share[DOUBLE_BLOCK] = {0}, term[DOUBLE_BLOCK] = {0};
+        double share[DOUBLE_BLOCK] = {0}, share_rest[DOUBLE_BLOCK] = {0}, term[DOUBLE_BLOCK] = {0};
         for (size_t k = 0; k < count; ++k) {
-            const double t_j = double_share(job, i, begin + k);
+            const struct pair t_j = double_share(job, i, begin + k);
             if (begin + k == t->y) {
-                t->own = (struct pair){t_j, 0};
+                t->own = t_j;
             } else {
-                share[k] = t_j;
-                term[k] = double_term(t_j, m - x.p[(begin + k) * x.stride]);
+                share[k] = t_j.hi;
+                share_rest[k] = t_j.lo;
+                term[k] = double_term(t_j.hi, m - x.p[(begin + k) * x.stride]);
             }
         }
-        double_add(&rest, share, none);
+        double_add(&rest, share, share_rest);
         double_add(&apart, term, none);
     }
     const struct pair sum = double_fold(&rest, job->classes);
@@ -229,15 +245,26 @@ static void double_add_shares(struct double_target *t, const struct xent_job *jo
     t->total = pair_plus(t->own, sum);
 }
 
-/* What the labels beside y have. */
+/* What labels have that are not all. */
 static void double_add_labels(struct double_target *t, const struct xent_job *job, size_t i, struct double_row x,
                               double m)
 {
+    struct pair own = {0, 0}, rest = {0, 0};
     for (size_t k = 0; k < job->labels; ++k) {
         const int64_t label = xent_job_label(job, i, k);
-        if (label != job->ignore_index && (size_t)label != t->y)
-            t->apart += double_term(distribution_label_share(job, i, k), m - x.p[(size_t)label * x.stride]);
+        if (label == job->ignore_index)
+            continue;
+        const struct pair share = double_label_share(job, i, k);
+        if ((size_t)label == t->y) {
+            own = pair_plus(own, share);
+        } else {
+            rest = pair_plus(rest, share);
+            t->apart += double_term(share.hi, m - x.p[(size_t)label * x.stride]);
+        }
     }
+    t->own = own;
+    t->rest = rest.hi;
+    t->total = pair_plus(pair_plus(own, rest), pair_product(t->even, t->W));
 }
 
 static struct double_target double_distribution(const struct xent_job *job, size_t i, struct double_row x, double m)
@@ -248,18 +275,14 @@ static struct double_target double_distribution(const struct xent_job *job, size
         return t;
     }
     const struct distribution d = distribution_of_labels(job, i);
-    struct double_target t = {
-        .y = d.y, .own = {d.own, 0}, .rest = d.rest, .even = d.even, .w_y = d.w_y, .W = d.W, .single = d.even == 0};
+    struct double_target t = {.y = d.y, .even = d.even, .w_y = d.w_y, .W = d.W};
     if (xent_job_has_plain_labels(job)) {
-        const struct pair w = {d.w_y, 0};
-        t.own = pair_times(pair_product(xent_job_row_weight(job, i), job->target_weight), w);
+        t.own = double_named(job, xent_job_row_weight(job, i), d.w_y, 1);
+        t.single = d.even == 0;
+        t.total = t.single ? t.own : pair_plus(t.own, pair_product(t.even, t.W));
     } else {
-        t.single = false;
         double_add_labels(&t, job, i, x, m);
     }
-    t.total = t.own;
-    if (!t.single)
-        t.total = pair_plus(pair_plus(t.own, (struct pair){t.rest, 0}), pair_product(t.even, t.W));
     if (t.even != 0)
         t.spread = double_spread(job, x, m);
     return t;
@@ -363,11 +386,11 @@ static struct double_scale double_scale(const struct xent_job *job, double dloss
 }
 
 /* scale v */
-static double double_scaled(const struct double_scale *scale, double v)
+static double double_scaled(const struct double_scale *scale, struct pair v)
 {
-    if (scale->finite && f64_is_finite(v))
-        return wide_round(wide_times(scale->v, wide_from((struct pair){v, 0})));
-    return scale->any * v;
+    if (scale->finite && f64_is_finite(v.hi))
+        return wide_round(wide_times(scale->v, wide_from(v)));
+    return scale->any * v.hi;
 }
 
 /* The block's exponentials e as gradients, e (hi + lo) 2^exponent: hi has 26 bits, so that its products with 27 of e
@@ -423,23 +446,28 @@ static void double_subtract(double *g, double v)
         *g = double_canonical(*g - v);
 }
 
-/* Takes what the target distribution has of a class off its gradient; unit is what a share of 1 has. */
+/* Takes what the target distribution has of a class off its gradient. */
 static void double_subtract_targets(const struct xent_job *job, size_t i, const struct double_target *t, double *out,
-                                    double even, double unit)
+                                    const struct double_scale *scale)
 {
     const size_t stride = job->out_strides.classes;
     if (!xent_job_has_labels(job)) {
-        for (size_t j = 0; j < job->classes; ++j)
-            double_subtract(&out[j * stride], double_term(double_share(job, i, j), unit));
+        for (size_t j = 0; j < job->classes; ++j) {
+            const struct pair share = double_share(job, i, j);
+            if (share.hi != 0)
+                double_subtract(&out[j * stride], double_scaled(scale, share));
+        }
         return;
     }
+    const double even = t->even == 0 ? 0 : double_scaled(scale, (struct pair){t->even, 0});
     if (t->even != 0)
         for (size_t j = 0; j < job->classes; ++j)
             double_subtract(&out[j * stride], double_term(xent_job_class_weight(job, j), even));
-    for (size_t k = 0; !xent_job_has_plain_labels(job) && k < job->labels; ++k)
-        if (xent_job_label(job, i, k) != job->ignore_index)
-            double_subtract(&out[(size_t)xent_job_label(job, i, k) * stride],
-                            double_term(distribution_label_share(job, i, k), unit));
+    for (size_t k = 0; !xent_job_has_plain_labels(job) && k < job->labels; ++k) {
+        const int64_t label = xent_job_label(job, i, k);
+        if (label != job->ignore_index && double_label_share(job, i, k).hi != 0)
+            double_subtract(&out[(size_t)label * stride], double_scaled(scale, double_label_share(job, i, k)));
+    }
 }
 
 /* The gradient of y. */
@@ -454,7 +482,7 @@ static double double_own_gradient(const struct double_target *t, const struct do
     }
     const double p = wide_round(wide_over(wide_from(e_y), s));
     const double g = (t->own.hi * wide_round(missed) - t->rest * p) + t->even * (t->w_y - t->W * p);
-    return double_canonical(-double_scaled(scale, g));
+    return double_canonical(-double_scaled(scale, (struct pair){g, 0}));
 }
 
 static void double_gradient(const struct xent_job *job, size_t i, const struct double_target *t,
@@ -467,7 +495,7 @@ static void double_gradient(const struct xent_job *job, size_t i, const struct d
         v = wide_over(wide_times(scale->v, wide_from(t->total)), wide_from(sum));
     double_scale_row(job, out, v, finite ? 0 : scale->any * t->total.hi);
     if (!t->single)
-        double_subtract_targets(job, i, t, out, double_scaled(scale, t->even), double_scaled(scale, 1));
+        double_subtract_targets(job, i, t, out, scale);
     const bool has_share = t->own.hi != 0 || (t->even != 0 && t->w_y != 0);
     if (t->y != NO_CLASS && has_share) /* else its gradient is already there, as for any class */
         out[t->y * job->out_strides.classes] = double_own_gradient(t, scale, others, e_y, sum);

@@ -308,7 +308,7 @@ END_TEST
 /* Sums and means of many rows: their exact losses are added up. */
 START_TEST(reduced)
 {
-    enum { ROWS = 5000, CLASSES = 4 };
+    enum { ROWS = 40000, DIFFERENT = 400, CLASSES = 4 };
     struct rng rng = rng_stream(1150);
     struct exact r = {.e = allocate(CLASSES * sizeof(mpfr_t))};
     double *x = allocate(ROWS * CLASSES * sizeof *x), worst[2] = {0};
@@ -320,14 +320,20 @@ START_TEST(reduced)
     use_kernel(xent_isas()[0]);
     name_case("accuracy of reduced losses of doubles");
     for (size_t repeat = 0; repeat < scaled(10); repeat++) {
-        const size_t count = 1 + rng_below(&rng, ROWS);
+        const size_t count = DIFFERENT + rng_below(&rng, ROWS - DIFFERENT);
         mpfr_set_zero(sum, 1);
         for (size_t i = 0; i < count; i++) {
             double *row = x + i * CLASSES;
+            if (i >= DIFFERENT) { /* the same rows again */
+                memcpy(row, row - DIFFERENT * CLASSES, CLASSES * sizeof *row);
+                targets[i] = targets[i - DIFFERENT];
+                continue;
+            }
             targets[i] = (int32_t)rng_below(&rng, CLASSES);
             fill(&families[2], &rng, row, CLASSES);
             exact_row(&r, row, CLASSES);
             exact_loss(&r, (size_t)targets[i]);
+            mpfr_mul_ui(r.t, r.t, (unsigned long)((count - i - 1) / DIFFERENT + 1), MPFR_RNDN);
             mpfr_add(sum, sum, r.t, MPFR_RNDN);
         }
         xent_problem problem = XENT_PROBLEM_INIT;
@@ -346,7 +352,7 @@ START_TEST(reduced)
         worst[1] = fmax(worst[1], distance(loss, sum));
     }
     note("mean %.4f, sum %.4f ULP", worst[0], worst[1]);
-    if (!(worst[0] <= 2 && worst[1] <= 1))
+    if (!(worst[0] <= 2 && worst[1] <= 0.8))
         fail_case("mean %.4f, sum %.4f ULP", worst[0], worst[1]);
     for (size_t j = 0; j < CLASSES; j++)
         mpfr_clear(r.e[j]);
