@@ -100,7 +100,21 @@ static bool grad_fits(const struct array *grad, const struct array *logits, cons
 }
 
 /* Every array of a problem: outputs first. */
-enum { GRAD, LOSS, LSE, OUTPUTS, LOGITS = OUTPUTS, TARGETS, PROBABILITIES, CLASS_WEIGHTS, ROW_WEIGHTS, DLOSS, ARRAYS };
+enum {
+    GRAD,
+    LOSS,
+    LSE,
+    KEPT_ROWS,
+    DENOMINATOR,
+    OUTPUTS,
+    LOGITS = OUTPUTS,
+    TARGETS,
+    PROBABILITIES,
+    CLASS_WEIGHTS,
+    ROW_WEIGHTS,
+    DLOSS,
+    ARRAYS
+};
 
 static bool outputs_apart(const struct array *arrays, const xent_problem *p)
 {
@@ -145,6 +159,8 @@ static bool describe_all(struct array *arrays, const xent_problem *p)
                      p->probabilities_strides);
     fits &= describe(&arrays[ROW_WEIGHTS], p, p->row_weights, size, 1, p->row_weights_strides);
     fits &= describe(&arrays[DLOSS], p, p->dloss, size, 1, p->dloss_strides);
+    arrays[KEPT_ROWS] = (struct array){.data = p->kept_rows, .bytes = sizeof *p->kept_rows};
+    arrays[DENOMINATOR] = (struct array){.data = p->denominator, .bytes = sizeof *p->denominator};
     arrays[CLASS_WEIGHTS] = (struct array){.data = p->class_weights, .size = size, .bytes = times(p->classes, size)};
     if (p->reduction != XENT_NONE)
         arrays[LOSS].bytes = size;

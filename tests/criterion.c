@@ -63,5 +63,6 @@ int main(void)
     Suite *suite = suite_create("criterion");
     add_golden_tests(add_case(suite, "golden vectors"));
     add_property_tests(add_case(suite, "properties"));
+    add_status_tests(add_case(suite, "statuses"));
     return run_suite(suite);
 }
