@@ -64,5 +64,6 @@ int main(void)
     add_golden_tests(add_case(suite, "golden vectors"));
     add_property_tests(add_case(suite, "properties"));
     add_status_tests(add_case(suite, "statuses"));
+    add_large_tests(add_case(suite, "large"));
     return run_suite(suite);
 }

@@ -143,7 +143,7 @@ static struct row row_of(const struct golden *g, size_t row)
         q[g->index[at]] += g->probabilities ? (double)g->probabilities[at] : 1;
     }
     r.kept = r.kept && factor != 0;
-    double max = -INFINITY, min = INFINITY, exponentials = 0;
+    double max = (double)-INFINITY, min = (double)INFINITY, exponentials = 0;
     for (size_t j = 0; j < g->classes; j++) {
         const double x = logit(g, row, j), w = g->class_weights ? (double)g->class_weights[j] : 1;
         r.t[j] = factor * w * (g->smoothing / (double)g->classes + (1 - g->smoothing) * q[j]);

@@ -212,7 +212,7 @@ static void gradients_sum_to_zero(const char *isa, xent_dtype dtype)
 /* sum_j t_j (lse - x_j), with x_k moved by h. */
 static double loss_near(const struct random_problem *r, size_t row, const double *t, size_t k, double h)
 {
-    double x[MAX_CLASSES], max = -INFINITY, sum = 0, loss = 0;
+    double x[MAX_CLASSES], max = (double)-INFINITY, sum = 0, loss = 0;
     for (size_t j = 0; j < r->classes; j++) {
         x[j] = number_get(r->p.dtype, r->logits, row * r->classes + j) + (j == k ? h : 0);
         max = x[j] > max ? x[j] : max;
@@ -281,7 +281,7 @@ static void one_hot_is_an_index(const char *isa, xent_dtype dtype)
         for (size_t i = 0; i < r.rows; i++) {
             r.targets[i] = (int32_t)rng_below(&rng, r.classes);
             if (rng_chance(&rng, 0.1)) /* a masked target */
-                number_put(dtype, r.logits, i * r.classes + (size_t)r.targets[i], r.classes > 1 ? -INFINITY : 1);
+                number_put(dtype, r.logits, i * r.classes + (size_t)r.targets[i], r.classes > 1 ? (double)-INFINITY : 1);
             for (size_t j = 0; j < r.classes; j++)
                 number_put(dtype, r.probabilities, i * r.classes + j, (size_t)r.targets[i] == j);
         }
