@@ -25,7 +25,9 @@ enum {
     ENTRY(8, 0x3fb87f6bu), ENTRY(9, 0x3fc0aa88u), ENTRY(10, 0x3fc9323au), ENTRY(11, 0x3fd21a9au),                      \
     ENTRY(12, 0x3fdb67f0u), ENTRY(13, 0x3fe51eb5u), ENTRY(14, 0x3fef4392u), ENTRY(15, 0x3ff9db69u)
 
-/* c at the centre of all errors, and its logarithm. */
+/* c at the centre of all errors, and its logarithm. Over every float z in (-512, 512) the exponentials' relative error
+   is at most 1.0664 * 2^-24: -1.06630 at 0x1.6add8ep+4, 1.06630 at 0x1.9ed6dep+2, and beyond the window 1.06631 at
+   -0x1.a4f278p+7 (tests/unit/exp.c). */
 #define XENT_K 0x1.04eb5009959dep+0
 #define XENT_LN_K 0x1.37d7704233602p-6
 
