@@ -140,6 +140,8 @@ static double scan_growth(struct scan *scan, const struct block *b, double befor
         if (e < before) {
             ++scan->falls;
             scan->falls_at_seams += is_seam(number(number_of(b->z[i]) - 1), b->z[i]);
+            if (fabsf(b->z[i]) >= 1)
+                ck_abort_msg("exp falls from %a to %a at z = %a", before, e, (double)b->z[i]);
             const double depth = (before - e) / ldexp(1, ilogb(e) - 23);
             if (depth > scan->deepest) {
                 scan->deepest = depth;
