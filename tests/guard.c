@@ -40,11 +40,16 @@ bool guard_is_canary(const void *memory, size_t bytes)
     return bytes == 0 || (byte[0] == canary && memcmp(byte, byte + 1, bytes - 1) == 0);
 }
 
+void *guard_place_at(const struct guarded *guarded, size_t bytes, enum guard_edge edge, size_t offset)
+{
+    ck_assert_uint_le(bytes + offset, guarded->bytes);
+    guard_fill(guarded->first, guarded->bytes);
+    return edge == GUARD_BEFORE ? guarded->first + offset : guarded->first + (guarded->bytes - bytes - offset);
+}
+
 void *guard_place(const struct guarded *guarded, size_t bytes, enum guard_edge edge)
 {
-    ck_assert_uint_le(bytes, guarded->bytes);
-    guard_fill(guarded->first, guarded->bytes);
-    return edge == GUARD_BEFORE ? guarded->first : guarded->first + (guarded->bytes - bytes);
+    return guard_place_at(guarded, bytes, edge, 0);
 }
 
 bool guard_intact(const struct guarded *guarded, const void *array, size_t bytes)

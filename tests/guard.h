@@ -23,6 +23,9 @@ void guard_free(struct guarded *guarded);
 /* Fills everything with a canary and returns an array of that size that touches the page before or after. */
 void *guard_place(const struct guarded *guarded, size_t bytes, enum guard_edge edge);
 
+/* The same at so many bytes from that page. */
+void *guard_place_at(const struct guarded *guarded, size_t bytes, enum guard_edge edge, size_t offset);
+
 /* Whether all but the array that guard_place returned still holds the canary. */
 bool guard_intact(const struct guarded *guarded, const void *array, size_t bytes);
 

@@ -2,12 +2,14 @@
  * Nothing outside an array is read or written: every array lies against a page that cannot be touched, on either side,
  * and what is left of its own pages keeps its canary. So do the elements between strided rows.
  */
+#include "memory.h"
+
 #include "guard.h"
 #include "rows.h"
 
 #include <stdlib.h>
 
-enum { SMALL_CLASSES = 300, MAX_ROWS = 3, MAX_CLASSES = 16385, MAX_GAP = 20 };
+enum { SMALL_CLASSES = 300, MAX_ROWS = 3, MAX_CLASSES = 16385, MAX_GAP = 20, LINE = 64 };
 
 enum { LOGITS, GRAD, TARGETS, LOSS, LSE, ARRAYS };
 static const char *const array_names[ARRAYS] = {"logits", "grad", "targets", "loss", "lse"};
@@ -20,7 +22,7 @@ struct arena {
 };
 
 struct shape {
-    size_t rows, classes, logits_stride, grad_stride;
+    size_t rows, classes, logits_stride, grad_stride, offset;
     enum guard_edge edge;
     bool in_place, forward_only, wide;
 };
@@ -29,7 +31,7 @@ static struct arena arena_new(size_t max_classes)
 {
     struct arena arena = {0};
     for (size_t i = 0; i < ARRAYS; i++)
-        arena.pages[i] = guard_new(i <= GRAD ? MAX_ROWS * (max_classes + MAX_GAP) * sizeof(float) : 4096);
+        arena.pages[i] = guard_new(i <= GRAD ? MAX_ROWS * (max_classes + MAX_GAP) * sizeof(float) + LINE : 4096);
     return arena;
 }
 
@@ -46,7 +48,7 @@ static void place(struct arena *arena, const struct shape *shape)
     arena->bytes[TARGETS] = shape->rows * (shape->wide ? sizeof(int64_t) : sizeof(int32_t));
     arena->bytes[LOSS] = arena->bytes[LSE] = shape->rows * sizeof(float);
     for (size_t i = 0; i < ARRAYS; i++)
-        arena->array[i] = guard_place(&arena->pages[i], arena->bytes[i], shape->edge);
+        arena->array[i] = guard_place_at(&arena->pages[i], arena->bytes[i], shape->edge, shape->offset);
 }
 
 /* Mostly ordinary logits, sometimes such as make a kernel take its other ways. */
@@ -145,8 +147,12 @@ static void run_all(struct arena *arena, size_t rows, size_t classes, struct rng
         shape.wide = rng_chance(rng, 0.3);
         shape.logits_stride = classes + (rng_chance(rng, 0.5) ? 0 : rng_below(rng, MAX_GAP));
         shape.grad_stride = classes + (rng_chance(rng, 0.5) ? 0 : rng_below(rng, MAX_GAP));
-        name_detail("%zu rows of %zu classes, strides %zu and %zu, against the page %s, %s, %d-bit targets", rows,
-                    classes, shape.logits_stride, shape.grad_stride, shape.edge == GUARD_AFTER ? "after" : "before",
+        shape.offset = rng_chance(rng, 0.5) ? 0 : rng_below(rng, LINE / sizeof(int64_t)) * sizeof(int64_t);
+        if (!shape.wide && shape.offset > 0)
+            shape.offset -= rng_below(rng, 2) * sizeof(float);
+        name_detail("%zu rows of %zu classes, strides %zu and %zu, %zu bytes from the page %s, %s, %d-bit targets",
+                    rows, classes, shape.logits_stride, shape.grad_stride, shape.offset,
+                    shape.edge == GUARD_AFTER ? "after" : "before",
                     shape.in_place       ? "in place"
                     : shape.forward_only ? "forward only"
                                          : "out of place",
@@ -203,5 +209,7 @@ int main(void)
     Suite *suite = suite_create("memory");
     tcase_add_test(add_case(suite, "small"), small);
     tcase_add_test(add_case(suite, "large"), large);
+    add_layout_tests(suite);
+    add_distance_tests(suite);
     return run_suite(suite);
 }
