@@ -3,6 +3,8 @@
  */
 #include "families.h"
 
+#include "kernels/f64.h"
+
 #include <float.h>
 
 struct family {
@@ -78,6 +80,32 @@ static void masked_anywhere(struct rng *rng, float *x, size_t classes, float low
             x[j] = -1e4f;
 }
 
+/* Logits that are themselves log-normal: positive, with a long tail. */
+static void log_normal(struct rng *rng, float *x, size_t classes, float sigma, float unused)
+{
+    (void)unused;
+    for (size_t j = 0; j < classes; j++)
+        x[j] = (float)f64_exp((double)(rng_normal(rng) * sigma));
+}
+
+/* The quotient of two normal numbers: a few logits of any size among ordinary ones. */
+static void cauchy(struct rng *rng, float *x, size_t classes, float scale, float unused)
+{
+    (void)unused;
+    for (size_t j = 0; j < classes; j++) {
+        float above = rng_normal(rng), below = rng_normal(rng);
+        x[j] = scale * (above / (below == 0.0f ? 1.0f : below));
+    }
+}
+
+static void subnormal(struct rng *rng, float *x, size_t classes, float unused, float unused_too)
+{
+    (void)unused;
+    (void)unused_too;
+    for (size_t j = 0; j < classes; j++)
+        x[j] = float_from_bits((uint32_t)(rng_next(rng) & 0x807fffff));
+}
+
 /* Nearly all the mass in equal classes but for an odd one a little below or above: sums whose terms round alike. */
 static void nearly_ties(struct rng *rng, float *x, size_t classes, float scale, float spread)
 {
@@ -118,6 +146,9 @@ static const struct family families[] = {
     {"masked by -1e9", masked, -1e9f, 3.0f},
     {"masked at -260..520", masked_anywhere, -260.0f, 520.0f},
     {"masked by -FLT_MAX", masked, -FLT_MAX, 3.0f},
+    {"log-normal", log_normal, 1.5f, 0.0f},
+    {"Cauchy", cauchy, 1.0f, 0.0f},
+    {"subnormal", subnormal, 0.0f, 0.0f},
 };
 const size_t family_count = sizeof families / sizeof families[0];
 

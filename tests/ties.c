@@ -1,6 +1,7 @@
 /*
  * Rows of equal logits: exp's own constant factor and error cancel, so that every probability is the same and 1/classes
- * rounded. The multiplier has 32 bits: what it rounds off can decide a rounding that is nearly a tie, as that of 1/4095.
+ * rounded. The multiplier has 32 bits: what it rounds off can decide a rounding that is nearly a tie, as that of
+ * 1/4095.
  */
 #include "support.h"
 
