@@ -145,7 +145,7 @@ typedef struct xent_options {
  *
  * Error bounds: loss 2 ULP, gradient 3 ULP, a reduced loss 2 ULP of the exact sum or mean; lse 1.5 * 2^-24 absolute
  * plus half an ULP. With label smoothing, where terms may cancel: loss (2^-23 + 2^-48 max_j |x_j|) sum_j t_j more, a
- * gradient entry 3 ULP of the larger of its two terms. Sums over rows are accumulated in double in an order that only
+ * gradient entry 4.2 ULP of the larger of its two terms. Sums over rows are accumulated in double in an order that only
  * the number of rows decides.
  *
  * Cost: one read of the logits from memory for a forward; for a fused call in place one read and one write.
@@ -274,7 +274,7 @@ typedef struct xent_problem {
  * between those of logits).
  *
  * Error bounds. Those of xent_fused_f32. With more than one class in t, terms may cancel: loss (2^-23 + 2^-48 max_j
- * |x_j|) sum_j |t_j| more, a gradient entry 3 ULP of the larger of its two terms. Labels of negative probability are
+ * |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. Labels of negative probability are
  * taken one by one: |t_j| is then the sum of the magnitudes of its parts, and where these have both signs and x_j is
  * -inf, the loss is NaN.
  *
