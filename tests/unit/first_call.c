@@ -104,7 +104,7 @@ END_TEST
 int main(void)
 {
     const char *scale = getenv("XENT_TEST_SCALE");
-    rounds = (size_t)(1000 * (scale ? strtod(scale, NULL) : 1.0));
+    rounds = (size_t)(1000 * (scale ? strtod(scale, NULL) : XENT_TEST_DEFAULT_SCALE));
     rounds = rounds < 1 ? 1 : rounds;
     printf("# %zu rounds of %d threads\n", rounds, THREADS);
     fflush(stdout);
