@@ -138,19 +138,25 @@ void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *jo
     wave.parts_per_row = (job->classes - 1) / wave.chunk + 1;
     const size_t fitting = WAVE_PARTS / wave.parts_per_row, limit = fitting < WAVE_ROWS ? fitting : WAVE_ROWS;
     for (size_t i = 0; i < rows; ++i) {
-        if (xent_job_target(job, i) == job->ignore_index) {
-            kernel->cross_entropy(job, i, i + 1);
-        } else {
+        const bool ignored = xent_job_target(job, i) == job->ignore_index;
+        struct distribution t = {0};
+        if (!ignored)
+            t = distribution_of_labels(job, i);
+        /* Rows are added to sums in order: this one after those before it. */
+        const bool alone = ignored || !multiplier_is_bounded(distribution_multiplier(&t));
+        if (!alone) {
             struct shared_row *row = &wave.row[wave.rows++];
             row->index = i;
             row->x = xent_job_logits(job, i);
             row->out = job->out ? xent_job_out(job, i) : NULL;
-            row->t = distribution_of_labels(job, i);
+            row->t = t;
         }
-        if (wave.rows == limit || (wave.rows > 0 && i + 1 == rows)) {
+        if (wave.rows > 0 && (alone || wave.rows == limit || i + 1 == rows)) {
             wave.parts_per_task = (wave.rows * wave.parts_per_row - 1) / tasks + 1;
             run_wave(&wave, job, executor);
             wave.rows = 0;
         }
+        if (alone)
+            kernel->cross_entropy(job, i, i + 1);
     }
 }

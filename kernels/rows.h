@@ -413,7 +413,7 @@ static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
         XENT_KERNEL(scalar).cross_entropy(job, first, last);
     else if (!xent_job_is_contiguous(job))
         cross_entropy_strided(job, first, last);
-    else if (xent_job_is_plain(job))
+    else if (xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale))
         run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
     else
         run_rows(job, first, last, DISTRIBUTION, job->grad_scale);

@@ -43,8 +43,8 @@ static inline double distribution_multiplier(const struct distribution *t)
     return t->scale * (t->own + t->rest + t->even * t->W) + 0.0;
 }
 
-/* Whether exponentials may be multiplied as floats: otherwise, which takes row weights or dloss of such size, it is
-   done in double. */
+/* Whether exponentials may be multiplied as floats: otherwise, which takes row weights, dloss or a normalizer of such
+   size, it is done in double. */
 static inline bool multiplier_is_bounded(double multiplier)
 {
     return multiplier <= 0x1p61 && multiplier >= -0x1p61;

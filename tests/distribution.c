@@ -90,7 +90,8 @@ static double weight(const struct problem *p, bool weighted, size_t j)
 }
 
 /* One row against the definition; loss may be NULL. The gradient's two terms are compared apart, as they may cancel. */
-static void expect_row(const struct problem *p, size_t i, bool weighted, double scale, const float *loss, const float *grad)
+static void expect_row(const struct problem *p, size_t i, bool weighted, double scale, const float *loss,
+                       const float *grad)
 {
     const float *x = p->logits + i * p->classes;
     if (p->targets[i] == -100) {
@@ -179,8 +180,9 @@ START_TEST(definition)
             const bool weighted = k % 2;
             p.smoothing = smoothings[k / 2 % 5];
             problem_fill(&p, &rng, spreads[k / 10], offsets[k / 10]);
-            name_case("%zu rows of %zu classes, smoothing %g, %s, normal * %g + %g", rows, sizes[s], (double)p.smoothing,
-                      weighted ? "weighted" : "no weights", (double)spreads[k / 10], (double)offsets[k / 10]);
+            name_case("%zu rows of %zu classes, smoothing %g, %s, normal * %g + %g", rows, sizes[s],
+                      (double)p.smoothing, weighted ? "weighted" : "no weights", (double)spreads[k / 10],
+                      (double)offsets[k / 10]);
             check_bits(&p, XENT_NONE, weighted, &expected, &got);
             for (size_t i = 0; i < rows; i++)
                 expect_row(&p, i, weighted, 1, &expected.loss[i], expected.grad + i * p.classes);
@@ -272,8 +274,10 @@ START_TEST(corners)
         const double s = (double)options.label_smoothing;
         const double spread = s / 3 * (2 * (lse - 1) + 0.5 * (lse - 3));
         expect_status("fused", xent_fused_f32(x, &first, 1, 3, &loss, grad, &options), XENT_OK);
-        expect_within("a mean divides both terms by the target's weight", loss, ((1 - s) * 2 * (lse - 1) + spread) / 2, 2.0);
-        expect_within("gradients add up to 0", (float)((double)grad[0] + (double)grad[1] + (double)grad[2] + 1), 1, 1.0);
+        expect_within("a mean divides both terms by the target's weight", loss, ((1 - s) * 2 * (lse - 1) + spread) / 2,
+                      2.0);
+        expect_within("gradients add up to 0", (float)((double)grad[0] + (double)grad[1] + (double)grad[2] + 1), 1,
+                      1.0);
 
         options.reduction = XENT_SUM;
         expect_status("fused", xent_fused_f32(masked, &first, 1, 3, &loss, grad, &options), XENT_OK);
@@ -301,6 +305,54 @@ START_TEST(corners)
 }
 END_TEST
 
+/* What is left of a gradient whose multiplier is -0, and of one that no float can hold, also where several tasks share
+   a row. */
+START_TEST(multipliers_of_any_size)
+{
+    static const size_t sizes[] = {5, 100, 20000};
+    const xent_executor executor = {run_backwards, NULL, 8};
+    for (const char *const *isa = xent_isas(); *isa; isa++)
+        for (size_t s = 0; s < 3; s++)
+            for (int parallel = 0; parallel < 2; parallel++)
+                for (int labels = 1; labels < 3; labels++) {
+                    enum { ROWS = 4 };
+                    const size_t classes = sizes[s];
+                    struct rng rng = rng_stream(61);
+                    float *x = allocate(ROWS * classes * sizeof(float)),
+                          *grad = allocate(ROWS * classes * sizeof(float));
+                    const float weights[ROWS] = {-0.0f, -0.0f, -0.0f, -0.0f};
+                    const int32_t targets[2 * ROWS] = {1, 2, 3, 4, 4, 3, 2, 1};
+                    for (size_t i = 0; i < ROWS * classes; i++)
+                        x[i] = rng_normal(&rng) * 3;
+                    xent_problem p = XENT_PROBLEM_INIT;
+                    p.outer = ROWS;
+                    p.classes = classes;
+                    p.logits = x;
+                    p.grad = grad;
+                    p.targets = targets;
+                    p.labels = (size_t)labels;
+                    p.executor = parallel ? &executor : NULL;
+                    use_kernel(*isa);
+                    name_case("%s, %zu classes, %d labels, executor %d", *isa, classes, labels, parallel);
+
+                    p.dloss = weights;
+                    expect_status("dloss of -0", xent_cross_entropy(&p), XENT_OK);
+                    for (size_t i = 0; i < ROWS * classes; i++)
+                        expect_bits("gradient", grad[i], 0.0f);
+
+                    p.dloss = NULL;
+                    p.normalizer = 0x1p-300;
+                    expect_status("tiny normalizer", xent_cross_entropy(&p), XENT_OK);
+                    for (size_t i = 0; labels == 1 && i < ROWS; i++)
+                        for (size_t j = 0; j < classes; j++)
+                            expect_bits("gradient", grad[i * classes + j],
+                                        (size_t)targets[i] == j ? -INFINITY : INFINITY);
+                    free(x);
+                    free(grad);
+                }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("distribution");
@@ -308,5 +360,6 @@ int main(void)
     tcase_add_test(add_case(suite, "hostile rows"), hostile_rows);
     tcase_add_test(add_case(suite, "nothing special"), nothing_special);
     tcase_add_test(add_case(suite, "corners"), corners);
+    tcase_add_test(add_case(suite, "multipliers"), multipliers_of_any_size);
     return run_suite(suite);
 }
