@@ -115,10 +115,11 @@ START_TEST(tensorflow_62400)
     {
         float before = INFINITY;
         for (float gap = 0.5f; gap < 103.0f; gap += 0.5f) {
-            const float x[] = {gap, 0};
+            const float x[] = {gap, 0}, far[] = {gap + 1024, 1024};
             const int32_t target = 0;
             float loss;
             expect_row(x, 2, 0);
+            expect_row(far, 2, 0);
             expect_status("fused", xent_fused_f32(x, &target, 1, 2, &loss, NULL, NULL), XENT_OK);
             if (!(loss > 0 && loss < before))
                 fail_case("at a gap of %g the loss is %a, and was %a", (double)gap, (double)loss, (double)before);
