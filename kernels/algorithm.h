@@ -1,8 +1,9 @@
 /*
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
- * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, columns.h both passes for a vector's
- * worth of short rows at a time, rows.h the functions of a kernel, strided.h rows whose classes are not neighbours.
+ * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, soft.h what targets in more than one
+ * class add to them, columns.h both passes for a vector's worth of short rows at a time, rows.h the functions of a kernel,
+ * strided.h rows whose classes are not neighbours.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
  * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame
@@ -46,9 +47,13 @@
  *   vw                                the same again, for any frame, with the lanes in order
  *   vw  vw_load(const double *), void vw_store(double *, const vw *)
  *   void vw_add(vw *, f, n)           adds f 2^n, for |n| <= 1000; anything for other n
+ *   vw  vw_widen(p)                   VW floats as doubles, any alignment
+ *   vw  vw_plus(a, b)                 the sums added
+ *   vw  vw_plus_exact(sum, a, b)      sum + a b, where a and b are floats, so that their product is exact
  *   sf, SW, sload, sstore, sset, smul, sfma   the same for the second pass, where stores are the limit and an ISA may
  *                                     prefer another width
  */
+#include "kernels/control.h"
 #include "kernels/kernel.h"
 #include "kernels/target.h"
 
@@ -78,6 +83,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 /* In the order of need. */
 /* clang-format off */
 #include "kernels/exp.h"
+#include "kernels/soft.h"
 #include "kernels/row_sum.h"
 #include "kernels/row_scale.h"
 #include "kernels/columns.h"

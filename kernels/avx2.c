@@ -227,6 +227,21 @@ static ALWAYS_INLINE void vw_store(double *lane, const vw *d)
     _mm256_storeu_pd(lane + 4, d->high);
 }
 
+static ALWAYS_INLINE vw vw_widen(const float *p)
+{
+    return (vw){_mm256_cvtps_pd(_mm_loadu_ps(p)), _mm256_cvtps_pd(_mm_loadu_ps(p + 4))};
+}
+
+static ALWAYS_INLINE vw vw_plus(vw a, vw b)
+{
+    return (vw){_mm256_add_pd(a.low, b.low), _mm256_add_pd(a.high, b.high)};
+}
+
+static ALWAYS_INLINE vw vw_plus_exact(vw sum, vw a, vw b)
+{
+    return (vw){_mm256_fmadd_pd(a.low, b.low, sum.low), _mm256_fmadd_pd(a.high, b.high, sum.high)};
+}
+
 /* The high half of a double 2^n is that of an integer. */
 static ALWAYS_INLINE __m256d pow2_pd(__m128i high_half)
 {

@@ -221,6 +221,21 @@ static ALWAYS_INLINE void vw_store(double *lane, const vw *d)
     _mm512_storeu_pd(lane + 8, d->high);
 }
 
+static ALWAYS_INLINE vw vw_widen(const float *p)
+{
+    return (vw){_mm512_cvtps_pd(_mm256_loadu_ps(p)), _mm512_cvtps_pd(_mm256_loadu_ps(p + 8))};
+}
+
+static ALWAYS_INLINE vw vw_plus(vw a, vw b)
+{
+    return (vw){_mm512_add_pd(a.low, b.low), _mm512_add_pd(a.high, b.high)};
+}
+
+static ALWAYS_INLINE vw vw_plus_exact(vw sum, vw a, vw b)
+{
+    return (vw){_mm512_fmadd_pd(a.low, b.low, sum.low), _mm512_fmadd_pd(a.high, b.high, sum.high)};
+}
+
 /* The high half of a double 2^n is that of an integer. */
 static ALWAYS_INLINE __m512d pow2_pd(__m256i high_half)
 {

@@ -184,6 +184,46 @@ static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, d
         others[i] *= 0x1p896;
 }
 
+/* The sums of w_j x_j; w NULL: all 1. */
+static void columns_dot(struct column_place at, size_t classes, const float *w, double *D)
+{
+    const size_t lanes = classes < XENT_LANES ? classes : XENT_LANES;
+    static const double zeros[VW];
+    vw sum[XENT_LANES];
+    for (size_t l = 0; l < lanes; ++l)
+        sum[l] = vw_load(zeros);
+    for (size_t j = 0; j < classes; j += 4) {
+        vf column[4];
+        load_columns(at, j, columns_left(classes, j), column);
+        for (size_t i = j; i < classes && i < j + 4; ++i) {
+            vw *lane = &sum[i % XENT_LANES];
+            float logits[VW], factor[VW];
+            vstore(logits, column[i - j]);
+            if (!w) {
+                *lane = vw_plus(*lane, vw_widen(logits));
+            } else if (w[i] != 0) {
+                vstore(factor, vset(w[i]));
+                *lane = vw_plus_exact(*lane, vw_widen(factor), vw_widen(logits));
+            }
+        }
+    }
+    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half && l + half < lanes; ++l)
+            sum[l] = vw_plus(sum[l], sum[l + half]);
+    vw_store(D, &sum[0]);
+}
+
+/* What is taken off each row's gradients: B w_j. B NULL: nothing; w NULL: all 1. */
+struct even {
+    const float *B, *w;
+};
+
+static ALWAYS_INLINE void take_columns(struct even even, size_t j, size_t count, vf *g)
+{
+    for (size_t i = 0; even.B && i < count; ++i)
+        g[i] = vsub(g[i], even.w ? vmul(vset(even.w[j + i]), vload(even.B)) : vload(even.B));
+}
+
 /* In planes a target's gradient is put where it belongs while its column is at hand: a store to a plane that has left
    the first-level cache, as the many that lie a power of two apart drive each other out of it, takes longer than all
    else. */
@@ -195,7 +235,7 @@ static ALWAYS_INLINE vf with_target(vf g, const int32_t *y, size_t j, struct col
 /* For classes from begin (a multiple of 4) to end: g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi
  * and lo have the power of two in them. */
 static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, size_t end, const int32_t *y,
-                                        const float *hi, const float *lo, struct column_place at)
+                                        const float *hi, const float *lo, struct even even, struct column_place at)
 {
     const vf vhi = vload(hi), vlo = vload(lo);
     for (size_t j = begin; j < end; j += 4) {
@@ -204,6 +244,7 @@ static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, s
             const vf e = vload(c->f[j + i]);
             g[i] = with_target(vfma(e, vhi, vmul(e, vlo)), y, j + i, at);
         }
+        take_columns(even, j, columns_left(end, j), g);
         store_columns(at, j, columns_left(end, j), g);
     }
 }
@@ -257,7 +298,7 @@ static void columns_sum_wide(const struct columns *c, size_t classes, double *ot
 
 static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,
                                         const int32_t *exponent, const float *hi, const float *lo,
-                                        struct column_place at)
+                                        struct even even, struct column_place at)
 {
     for (size_t j = 0; j < classes; j += 4) {
         vf g[4];
@@ -265,6 +306,7 @@ static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes,
             g[i] = multiply_wide(vload(c->f[j + i]), viload(c->n[j + i]), viload(exponent), vload(hi), vload(lo));
             g[i] = with_target(g[i], y, j + i, at);
         }
+        take_columns(even, j, columns_left(classes, j), g);
         store_columns(at, j, columns_left(classes, j), g);
     }
 }

@@ -192,7 +192,7 @@ static struct pair double_share(const struct xent_job *job, size_t i, size_t j)
     const size_t at = xent_job_at(job, &job->targets_strides, i) + j * job->targets_strides.classes;
     const double r = xent_job_row_weight(job, i), w = xent_job_class_weight(job, j);
     const double q = xent_job_number(job, job->targets, at);
-    return job->smoothing == 0 ? double_named(job, r, w, q) : (struct pair){distribution_share(job, r, w, q), 0};
+    return job->smoothing == 0 ? double_named(job, r, w, q) : (struct pair){r * (w * (job->smoothing + job->target_weight * q)), 0};
 }
 
 /* The share that label number k of row i has of its class. */
@@ -267,10 +267,28 @@ static void double_add_labels(struct double_target *t, const struct xent_job *jo
     t->total = pair_plus(pair_plus(own, rest), pair_product(t->even, t->W));
 }
 
+/* The class that a row of probabilities is measured from: the first of the largest q_j w_j; NO_CLASS if that is not
+   positive, or its logit is -inf. */
+static size_t double_largest_share(const struct xent_job *job, size_t i, struct double_row x)
+{
+    const size_t row = xent_job_at(job, &job->targets_strides, i);
+    double largest = 0;
+    size_t y = NO_CLASS;
+    for (size_t j = 0; j < job->classes; ++j) {
+        const double q = xent_job_number(job, job->targets, row + j * job->targets_strides.classes);
+        const double share = q * xent_job_class_weight(job, j);
+        if (share > largest) {
+            largest = share;
+            y = j;
+        }
+    }
+    return y != NO_CLASS && x.p[y * x.stride] == (double)-INFINITY ? NO_CLASS : y;
+}
+
 static struct double_target double_distribution(const struct xent_job *job, size_t i, struct double_row x, double m)
 {
     if (!xent_job_has_labels(job)) {
-        struct double_target t = {.y = distribution_of_probabilities(job, i).y};
+        struct double_target t = {.y = double_largest_share(job, i, x)};
         double_add_shares(&t, job, i, x, m);
         return t;
     }

@@ -56,6 +56,11 @@ static inline float f32_pow2(int n)
     return f32_from_bits((uint32_t)(n + 127) << 23);
 }
 
+static inline double f64_abs(double v)
+{
+    return f64_from_bits(f64_bits(v) & ~(UINT64_C(1) << 63));
+}
+
 /* v rounded once to float, gradually below FLT_MIN whatever the caller's flush-to-zero bit says. */
 static inline float f64_to_f32(double v)
 {

@@ -246,6 +246,18 @@ static ALWAYS_INLINE void vw_store(double *lane, const vw *d)
     vst1q_f64(lane + 2, d->high);
 }
 
+static ALWAYS_INLINE vw vw_widen(const float *p)
+{
+    return (vw){vcvt_f64_f32(vld1_f32(p)), vcvt_f64_f32(vld1_f32(p + 2))};
+}
+
+#define vw_plus vd_plus
+
+static ALWAYS_INLINE vw vw_plus_exact(vw sum, vw a, vw b)
+{
+    return (vw){vfmaq_f64(sum.low, a.low, b.low), vfmaq_f64(sum.high, a.high, b.high)};
+}
+
 static ALWAYS_INLINE float64x2_t pow2_f64(int32x2_t n)
 {
     const int64x2_t biased = vaddq_s64(vmovl_s32(n), vdupq_n_s64(1023));

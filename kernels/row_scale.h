@@ -93,14 +93,14 @@ static ALWAYS_INLINE void scale_span(const float *x, float *out, size_t begin, s
         scale_wide(x + kept, out + kept, end - kept, frame, m);
 }
 
-/* Products in double, for a multiplier that may make anything of an exponential. */
-static void scale_unbounded(const float *x, float *out, size_t classes, size_t zeros, size_t kept, struct frame frame,
-                            double v)
+/* The same with products in double, for a multiplier that may make anything of an exponential. */
+static void scale_unbounded(const float *x, float *out, size_t begin, size_t end, size_t zeros, size_t kept,
+                            struct frame frame, double v)
 {
-    for (size_t j = 0; j < kept; ++j)
+    for (size_t j = begin; j < kept; ++j)
         out[j] = multiply_unbounded(j < zeros ? 0 : (double)out[j], v);
-    for (size_t j = kept; j < classes; j += VW) {
-        const size_t left = classes - j;
+    for (size_t j = kept; j < end; j += VW) {
+        const size_t left = end - j;
         float f[VW];
         int32_t power[VW];
         vi n;
@@ -111,15 +111,111 @@ static void scale_unbounded(const float *x, float *out, size_t classes, size_t z
     }
 }
 
-/* What the rest of a target distribution takes off: B w_j. */
-static NOINLINE void subtract_span(float *out, size_t count, const float *w, float B)
+/* What a row's distribution takes off its gradient: B w_j and N q_j w_j. */
+struct taking {
+    const struct distribution *t; /* B = scale even */
+    const float *w;               /* NULL: all 1 */
+    const float *q;               /* NULL: none of it */
+    size_t next_q;                /* elements to the next row's, which are brought nearer */
+    struct taken shares;
+};
+
+/* Not nearer: there is no room for it yet. */
+static ALWAYS_INLINE void prefetch_to_l2(const float *p)
+{
+    __builtin_prefetch(p, 0, 2);
+}
+
+/* One of B, B w_j and N q_j taken off e (hi + lo), or off e if that is a gradient already. */
+static ALWAYS_INLINE void take_inline(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w,
+                                      const float *q, size_t next_q, const struct taken *shares)
+{
+    const float N_hi = q ? shares->hi : 0, N_lo = q ? shares->lo : 0;
+    size_t j = 0;
+    for (; j + 2 * SW <= count; j += 2 * SW) {
+        if (q)
+            prefetch_to_l2(q + next_q + j);
+        for (size_t i = j; i < j + 2 * SW; i += SW) {
+            sf g = sload(out + i);
+            g = scale ? sfma(g, sset(hi), smul(g, sset(lo))) : g;
+            if (q)
+                g = sfma(sload(q + i), sset(-N_lo), sfma(sload(q + i), sset(-N_hi), g));
+            else
+                g = sfma(w ? smul(sload(w + i), sset(B)) : sset(B), sset(-1.0f), g);
+            sstore(out + i, g);
+        }
+    }
+    for (; j < count; j += VW) {
+        const size_t left = count - j;
+        vf g = load_left(out + j, left);
+        g = scale ? vfma(g, vset(hi), vmul(g, vset(lo))) : g;
+        if (q)
+            g = vfnma(load_left(q + j, left), vset(N_lo), vfnma(load_left(q + j, left), vset(N_hi), g));
+        else
+            g = vsub(g, w ? vmul(load_left(w + j, left), vset(B)) : vset(B));
+        store_left(out + j, g, left);
+    }
+}
+
+static NOINLINE void take_even(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w)
+{
+    if (scale && w)
+        take_inline(out, count, true, hi, lo, B, w, NULL, 0, NULL);
+    else if (scale)
+        take_inline(out, count, true, hi, lo, B, NULL, NULL, 0, NULL);
+    else if (w)
+        take_inline(out, count, false, hi, lo, B, w, NULL, 0, NULL);
+    else
+        take_inline(out, count, false, hi, lo, B, NULL, NULL, 0, NULL);
+}
+
+static NOINLINE void take_shares(float *out, size_t count, bool scale, float hi, float lo, const float *q,
+                                 size_t next_q, const struct taken *shares)
+{
+    if (scale)
+        take_inline(out, count, true, hi, lo, 0, NULL, q, next_q, shares);
+    else
+        take_inline(out, count, false, hi, lo, 0, NULL, q, next_q, shares);
+}
+
+/* N q_j w_j in double. */
+static NOINLINE void take_shares_general(float *out, size_t count, const float *w, const float *q, double N)
 {
     if (w)
         for (size_t j = 0; j < count; ++j)
-            out[j] -= B * w[j];
+            out[j] -= f64_to_f32(N * ((double)q[j] * (double)w[j]));
     else
         for (size_t j = 0; j < count; ++j)
-            out[j] -= B;
+            out[j] -= f64_to_f32(N * (double)q[j]);
+}
+
+/* All that is taken off classes from begin to end, whose gradients are in out, or, with scale, exponentials that are
+   still to be multiplied by hi + lo. */
+static void take_span(float *out, size_t begin, size_t end, bool scale, float hi, float lo, const struct taking *take)
+{
+    const size_t count = end - begin;
+    const float *q = take->q ? take->q + begin : NULL, *w = take->w ? take->w + begin : NULL;
+    const double B = take->t->scale * take->t->even;
+    const bool usual = f64_abs(B) >= 0x1p-100;
+    bool left = scale;
+    if (usual) {
+        take_even(out + begin, count, left, hi, lo, f64_to_f32(B), w);
+        left = false;
+    } else if (B != 0 || B != B) {
+        if (left)
+            scale_plain(out + begin, count, hi, lo);
+        left = false;
+        for (size_t j = 0; j < count; ++j)
+            out[begin + j] -= distribution_even_taken(take->t, w ? (double)w[j] : 1);
+    }
+    if (q && take->shares.usual) {
+        take_shares(out + begin, count, left, hi, lo, q, take->next_q, &take->shares);
+        left = false;
+    }
+    if (left)
+        scale_plain(out + begin, count, hi, lo);
+    if (q && !take->shares.usual)
+        take_shares_general(out + begin, count, w, q, take->shares.N);
 }
 
 static size_t clamp(size_t j, size_t low, size_t high)
@@ -127,15 +223,26 @@ static size_t clamp(size_t j, size_t low, size_t high)
     return j < low ? low : j < high ? j : high;
 }
 
-/* A row whose targets are not all in one class, a slice at a time. */
-static void scale_and_subtract(const float *x, float *out, size_t classes, size_t zeros, size_t kept,
-                               struct frame frame, struct multiplier m, const float *w, float B)
+/* A row whose targets are not all in one class, a slice at a time. v is the multiplier, m its magnitude. */
+static void scale_and_take(const float *x, float *out, size_t classes, size_t zeros, size_t kept, struct frame frame,
+                           double v, struct multiplier m, bool bounded, const struct taking *take)
 {
-    enum { SLICE = 2048 };
+    const bool plain = bounded && is_plain(m.exponent) && !(v < 0);
+    const float unit = plain ? f32_pow2(m.exponent) : 0;
     for (size_t begin = 0, end; begin < classes; begin = end) {
         end = classes - begin < SLICE ? classes : begin + SLICE;
-        scale_span(x, out, begin, end, clamp(zeros, begin, end), clamp(kept, begin, end), frame, m);
-        subtract_span(out + begin, end - begin, w ? w + begin : NULL, B);
+        const size_t from = clamp(zeros, begin, end), to = clamp(kept, begin, end);
+        if (plain && from == begin && to == end) {
+            take_span(out, begin, end, true, m.hi * unit, m.lo * unit, take);
+            continue;
+        }
+        if (bounded)
+            scale_span(x, out, begin, end, from, to, frame, m);
+        else
+            scale_unbounded(x, out, begin, end, from, to, frame, v);
+        for (size_t j = begin; bounded && v < 0 && j < end; ++j)
+            out[j] = 0 - out[j];
+        take_span(out, begin, end, false, 0, 0, take);
     }
 }
 

@@ -13,52 +13,13 @@ struct pass {
     const float *x;
     float *keep; /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
     size_t skip; /* the class to leave out of the sum; none if not below the number of classes */
-    struct dot *dot; /* NULL, or receives the sum of w_j x_j too */
+    struct dot *dot; /* NULL, or receives the sums that a target distribution needs */
 };
-
-/* The sum of w_j x_j over the classes so far, in the same lanes and chunks as that of the exponentials. */
-struct dot {
-    const float *w; /* NULL: all 1 */
-    double lane[XENT_LANES];
-    double sum;
-};
-
-static double fold(double *lane)
-{
-    for (int half = XENT_LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l)
-            lane[l] += lane[l + half];
-    return lane[0];
-}
-
-/* Adds classes from begin (a multiple of 32) to end of one chunk to their lanes. A weight of 0 makes nothing of -inf. */
-static NOINLINE void dot_span(struct dot *dot, const float *x, size_t begin, size_t end)
-{
-    double lane[XENT_LANES];
-    memcpy(lane, dot->lane, sizeof lane);
-    size_t j = begin;
-    for (; end - j >= XENT_LANES; j += XENT_LANES)
-        for (size_t l = 0; l < XENT_LANES; ++l) {
-            const double w = dot->w ? (double)dot->w[j + l] : 1;
-            lane[l] += w != 0 ? w * (double)x[j + l] : 0;
-        }
-    for (size_t l = 0; j + l < end; ++l) {
-        const double w = dot->w ? (double)dot->w[j + l] : 1;
-        lane[l] += w != 0 ? w * (double)x[j + l] : 0;
-    }
-    memcpy(dot->lane, lane, sizeof lane);
-}
-
-static void dot_fold(struct dot *dot)
-{
-    dot->sum += fold(dot->lane);
-    memset(dot->lane, 0, sizeof dot->lane);
-}
 
 /* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes. Stops before the
    first step with a logit that does not fit the mode, and returns how far it came. This is the loop that everything else
    exists to reach. */
-static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, size_t end, vd *lanes, bool ahead,
+static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, size_t end, vd *lanes, size_t ahead,
                                              enum mode mode, struct frame frame)
 {
     const vf ref = vset(frame.ref), cut = vset(frame.cut);
@@ -68,7 +29,7 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
     for (; j != end; j += STEP) {
         const float *x = pass.x + j;
         for (int i = 0; ahead && i < STEP; i += 16)
-            prefetch(x + PREFETCH + i);
+            prefetch(x + ahead + i);
         vf t[STEP / VW];
         for (int v = 0; v < STEP / VW; ++v)
             t[v] = exp_round(unmask(measured(vload(x + v * VW), mode, ref), mode, cut));
@@ -101,17 +62,26 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
 /* Compiled apart for each use, so that nothing around it decides which registers it gets. */
 static NOINLINE size_t sum_steps_forward(const float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, NULL, 0, NULL}, begin, end, lanes, false, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, NULL, 0, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_in_place(float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, x, 0, NULL}, begin, end, lanes, true, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, x, 0, NULL}, begin, end, lanes, PREFETCH, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_apart(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, keep, 0, NULL}, begin, end, lanes, false, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, keep, 0, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
+}
+
+/* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes from
+   memory. */
+static NOINLINE size_t sum_steps_slice(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
+{
+    if (!keep)
+        return sum_steps_inline((struct pass){x, NULL, 0, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, keep, 0, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
 }
 
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
@@ -120,7 +90,9 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     if (begin == end)
         return end;
     if (mode != WINDOW)
-        return sum_steps_inline(pass, begin, end, lanes, false, mode, frame);
+        return sum_steps_inline(pass, begin, end, lanes, 0, mode, frame);
+    if (pass.dot)
+        return sum_steps_slice(pass.x, pass.keep, begin, end, lanes);
     if (!pass.keep)
         return sum_steps_forward(pass.x, begin, end, lanes);
     return pass.keep == pass.x ? sum_steps_in_place(pass.keep, begin, end, lanes)
@@ -282,10 +254,9 @@ static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t en
     return kept;
 }
 
-/* The same, a slice at a time, with the sum of w_j x_j of each slice taken before its logits may be overwritten. */
+/* The same, a slice at a time, with the other sums of each slice taken before its logits may be overwritten. */
 static size_t sum_narrow_and_dot(struct pass pass, size_t begin, size_t end, bool in_window, vd *lanes, enum mode *mode)
 {
-    enum { SLICE = 512 };
     size_t kept = begin;
     for (size_t slice = begin, next; slice < end; slice = next) {
         next = end - slice < SLICE ? end : slice + SLICE;

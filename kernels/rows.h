@@ -42,6 +42,8 @@ struct batch {
     float x_y[BATCH];  /* its logit */
 
     struct distribution t[BATCH]; /* of targets, if not plain */
+    bool bounded[BATCH];          /* multiplier_is_bounded */
+    const float *q[BATCH];        /* probabilities of all classes, or NULL */
 
     double others[BATCH];
     float ref[BATCH], cut[BATCH]; /* the frame */
@@ -79,7 +81,7 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
         b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], sum[i]);
     for (int i = 0; target == DISTRIBUTION && i < count; ++i) {
         b->v[i] = v[i];
-        v[i] = v[i] < 0 ? -v[i] : v[i];
+        v[i] = f64_abs(v[i]);
     }
     for (int i = 0; i < count; ++i) {
         const struct multiplier m = row_multiplier(v[i]);
@@ -136,7 +138,7 @@ static void store_losses(const struct batch *b, const struct xent_job *job)
 static void store_exceptions(const struct batch *b, enum target target)
 {
     for (size_t i = 0; i < b->count; ++i) {
-        if (!b->finite[i])
+        if (!b->finite[i] || (target == DISTRIBUTION && b->v[i] != b->v[i]))
             fill(b->out[i], b->classes, NAN);
         else if (target == PLAIN_TARGET || (target == DISTRIBUTION && b->y[i] >= 0))
             b->out[i][b->y[i]] = b->target_gradient[i];
@@ -154,32 +156,87 @@ static void subtract_labels(const struct batch *b, const struct xent_job *job)
         }
 }
 
-/* What is left to do for gradients of distributions. Exponentials were multiplied by v, or by -v if v < 0: then the
-   even share is also still to be subtracted. */
-static void finish_distributions(const struct batch *b, const struct xent_job *job)
+/* The first class of the largest q_j w_j, or NO_CLASS: looked for in a slice once that is known to be the largest's. */
+static size_t largest_share(const float *q, const float *w, size_t classes)
 {
-    for (size_t i = 0; i < b->count; ++i) {
-        const bool bounded = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
-        for (size_t j = 0; bounded && b->v[i] < 0 && j < b->classes; ++j)
-            b->out[i][j] = 0 - b->out[i][j];
-        if (job->smoothing > 0 && (!bounded || b->v[i] < 0))
-            subtract_span(b->out[i], b->classes, job->class_weights, f64_to_f32(b->t[i].scale * b->t[i].even));
+    double largest = 0;
+    size_t y = NO_CLASS;
+    for (size_t begin = 0, end; begin < classes; begin = end) {
+        end = classes - begin < SLICE ? classes : begin + SLICE;
+        double here = 0;
+        if (!w)
+            here = (double)span_max(q, begin, end);
+        for (size_t j = begin; w && j < end; ++j) {
+            const double a = (double)q[j] * (double)w[j];
+            here = a > here ? a : here;
+        }
+        if (here > largest) {
+            largest = here;
+            y = begin;
+        }
     }
-    if (!xent_job_has_plain_labels(job))
-        subtract_labels(b, job);
+    while (y != NO_CLASS && (double)q[y] * (w ? (double)w[y] : 1) != largest)
+        ++y;
+    return y;
 }
 
-/* The distributions of a batch's rows; whether all their multipliers are bounded. */
+/* The distributions of a batch's rows, as far as they are known before their logits are read. Whether rows like these
+   can be taken by columns. */
 static bool find_distributions(struct batch *b, const struct xent_job *job)
 {
-    bool bounded = true;
+    bool usual = xent_job_has_labels(job);
     for (size_t i = 0; i < b->count; ++i) {
-        b->t[i] = distribution_of_labels(job, b->row[i]);
+        const size_t row = b->row[i];
+        b->q[i] = NULL;
+        if (xent_job_has_labels(job)) {
+            b->t[i] = distribution_of_labels(job, row);
+        } else {
+            b->q[i] = (const float *)job->targets + xent_job_at(job, &job->targets_strides, row);
+            size_t y = largest_share(b->q[i], job->class_weights, b->classes);
+            if (y == NO_CLASS && job->class_weights)
+                y = largest_share(b->q[i], NULL, b->classes);
+            b->t[i] = distribution_of_probabilities(job, row, y);
+        }
         b->y[i] = (int64_t)b->t[i].y;
         b->x_y[i] = (float)b->t[i].x_y;
-        bounded = bounded && multiplier_is_bounded(distribution_multiplier(&b->t[i]));
+        const double multiplier = distribution_multiplier(&b->t[i]);
+        b->bounded[i] = multiplier_is_bounded(multiplier);
+        usual = usual && b->bounded[i] && multiplier >= 0 &&
+                (job->smoothing == 0 || b->t[i].scale * b->t[i].even >= 0x1p-100);
     }
-    return bounded;
+    return usual;
+}
+
+/* The first pass over row i of a batch, with the sums that its distribution needs. */
+static struct summed sum_distribution(struct batch *b, size_t i, const struct xent_job *job)
+{
+    struct distribution *t = &b->t[i];
+    const bool even = t->even != 0;
+    if (!even && !b->q[i])
+        return sum_row((struct pass){b->x[i], b->out[i], t->y, NULL}, b->classes);
+    struct dot dot;
+    dot_start(&dot, job->class_weights, even, b->q[i], t);
+    const struct summed row = sum_row((struct pass){b->x[i], b->out[i], t->y, &dot}, b->classes);
+    t->D = even ? dot.D.sum : 0;
+    if (b->q[i]) {
+        distribution_add_others(t, job, b->row[i], dot.Q.sum, dot.P.sum);
+        b->y[i] = (int64_t)t->y;
+        b->bounded[i] = multiplier_is_bounded(distribution_multiplier(t));
+    }
+    return row;
+}
+
+/* The gradient of row i of a batch but for the labels' entries. */
+static void scale_distribution(const struct batch *b, size_t i, const struct xent_job *job, size_t zeros, size_t kept)
+{
+    const struct distribution *t = &b->t[i];
+    struct taking take = {.t = t, .w = job->class_weights, .q = b->q[i]};
+    if (take.q) {
+        take.next_q = job->targets_strides.outer;
+        take.shares = distribution_taken(job, b->row[i]);
+    }
+    scale_and_take(b->x[i], b->out[i], b->classes, zeros, kept, (struct frame){b->ref[i], b->cut[i]}, b->v[i],
+                   (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]}, b->bounded[i], &take);
 }
 
 /* Every row by itself. */
@@ -190,12 +247,9 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
         if (target != DISTRIBUTION)
             b->x_y[i] =
                 target == PLAIN_TARGET ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
-        struct dot dot = {.w = job->class_weights};
-        const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
-        const struct pass pass = {b->x[i], b->out[i], (size_t)b->y[i], smooth ? &dot : NULL};
-        const struct summed row = sum_row(pass, b->classes);
-        if (smooth)
-            b->t[i].D = dot.sum;
+        const struct summed row = target == DISTRIBUTION
+                                      ? sum_distribution(b, i, job)
+                                      : sum_row((struct pass){b->x[i], b->out[i], (size_t)b->y[i], NULL}, b->classes);
         b->others[i] = row.others;
         b->ref[i] = row.frame.ref;
         b->cut[i] = row.frame.cut;
@@ -212,16 +266,13 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
         const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
         if (!b->finite[i])
             continue;
-        if (target == DISTRIBUTION && !multiplier_is_bounded(distribution_multiplier(&b->t[i])))
-            scale_unbounded(b->x[i], b->out[i], b->classes, zeros[i], kept[i], frame, b->v[i]);
-        else if (target == DISTRIBUTION && job->smoothing > 0 && b->v[i] >= 0)
-            scale_and_subtract(b->x[i], b->out[i], b->classes, zeros[i], kept[i], frame, m, job->class_weights,
-                               f64_to_f32(b->t[i].scale * b->t[i].even));
+        if (target == DISTRIBUTION)
+            scale_distribution(b, i, job, zeros[i], kept[i]);
         else
             scale_span(b->x[i], b->out[i], 0, b->classes, zeros[i], kept[i], frame, m);
     }
-    if (target == DISTRIBUTION)
-        finish_distributions(b, job);
+    if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
+        subtract_labels(b, job);
     store_exceptions(b, target);
 }
 
@@ -279,12 +330,12 @@ static ALWAYS_INLINE bool prepare_scale(struct batch *b, int at, struct column_p
 }
 
 static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct column_place place, const int32_t *y,
-                                      bool plain, const struct columns *c)
+                                      bool plain, struct even even, const struct columns *c)
 {
     if (plain)
-        columns_scale(c, 0, b->classes, y + at, b->hi + at, b->lo + at, place);
+        columns_scale(c, 0, b->classes, y + at, b->hi + at, b->lo + at, even, place);
     else
-        columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, place);
+        columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, even, place);
 }
 
 static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
@@ -321,16 +372,31 @@ static void run_columns(struct batch *b, const struct xent_job *job, enum target
     }
     for (int k = 0; k < BLOCKS; ++k)
         plain[k] = sum_block_of_rows(b, k * VW, y, &columns[k], framed);
+    const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
+    for (int k = 0; smooth && k < BLOCKS; ++k) {
+        double D[VW];
+        columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, D);
+        for (int i = 0; i < VW; ++i)
+            b->t[k * VW + i].D = D[i];
+    }
     finish_rows(b, BATCH, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
         return;
     for (int k = 0; k < BLOCKS; ++k)
         plain[k] = prepare_scale(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
-    for (int k = 0; k < BLOCKS; ++k)
-        scale_block(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
-    if (target == DISTRIBUTION)
-        finish_distributions(b, job);
+    float B[BATCH];
+    for (int i = 0; smooth && i < BATCH; ++i)
+        B[i] = f64_to_f32(b->t[i].scale * b->t[i].even);
+    for (int k = 0; k < BLOCKS; ++k) {
+        const struct column_place place = columns_of_rows(b->x + k * VW, b->out + k * VW);
+        if (smooth)
+            scale_block(b, k * VW, place, y, plain[k], (struct even){B + k * VW, job->class_weights}, &columns[k]);
+        else
+            scale_block(b, k * VW, place, y, plain[k], (struct even){NULL, NULL}, &columns[k]);
+    }
+    if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
+        subtract_labels(b, job);
     store_exceptions(b, target);
 }
 
@@ -380,9 +446,8 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
 static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job, size_t most_columns,
                                      enum target target, double grad_scale, int *framed)
 {
-    const bool bounded = target != DISTRIBUTION || find_distributions(b, job);
-    if (b->count >= COLUMNS_ROWS && b->classes <= most_columns && bounded &&
-        !(target == DISTRIBUTION && job->smoothing > 0))
+    const bool usual = target != DISTRIBUTION || find_distributions(b, job);
+    if (b->count >= COLUMNS_ROWS && b->classes <= most_columns && usual)
         run_columns(b, job, target, grad_scale, framed);
     else
         run_batch(b, job, target, grad_scale);
@@ -407,16 +472,33 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
 /* In strided.h: rows whose classes are not neighbours. */
 static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last);
 
+/* A function of its own, so that all of it lies between the two changes of the control bits. */
+static NOINLINE void run_distribution_rows(const struct xent_job *job, size_t first, size_t last)
+{
+    if (xent_job_is_contiguous(job))
+        run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
+    else
+        cross_entropy_strided(job, first, last);
+}
+
+static void run_distributions(const struct xent_job *job, size_t first, size_t last)
+{
+    const uint64_t saved = control_gradual();
+    run_distribution_rows(job, first, last);
+    control_restore(saved);
+}
+
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
-    if (!xent_job_has_labels(job))
+    const bool contiguous = xent_job_is_contiguous(job);
+    if (!xent_job_has_labels(job) && !(contiguous && job->targets_strides.classes == 1))
         XENT_KERNEL(scalar).cross_entropy(job, first, last);
-    else if (!xent_job_is_contiguous(job))
-        cross_entropy_strided(job, first, last);
-    else if (xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale))
+    else if (!xent_job_is_plain(job) || !multiplier_is_bounded(job->grad_scale))
+        run_distributions(job, first, last);
+    else if (contiguous)
         run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
     else
-        run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
+        cross_entropy_strided(job, first, last);
 }
 
 static void softmax(const struct xent_job *job, size_t first, size_t last)

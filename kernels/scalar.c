@@ -10,21 +10,33 @@
 
 #include <math.h>
 
-/* a * b + c rounded once, from plain double arithmetic. Rounding the double sum to float is rounding twice, which can
-   only be wrong where the first one lands halfway between two floats; there, and where floats are subnormal and lie
-   elsewhere, the sum is rounded to odd first (Boldo & Melquiond 2008, Emulation of FMA and correctly rounded sums). */
-static float fma32(float a, float b, float c)
+/* a * b + c rounded once, for floats a, b and c, from plain double arithmetic. Rounding the double sum to float is
+   rounding twice, which can only be wrong where the first one lands halfway between two floats; there, and where floats
+   are subnormal and lie elsewhere, the sum is rounded to odd first (Boldo & Melquiond 2008, Emulation of FMA and
+   correctly rounded sums). */
+static float fma_of(double a, double b, double c)
 {
-    const double p = (double)a * (double)b; /* exact: 48 bits */
-    const double s = p + (double)c;
+    const double p = a * b; /* exact: 48 bits */
+    const double s = p + c;
     uint64_t bits = f64_bits(s);
-    if ((bits & 0x1fffffff) != 0x10000000 && (s >= 0x1p-126 || s <= -0x1p-126))
+    if (s == 0 || ((bits & 0x1fffffff) != 0x10000000 && (s >= 0x1p-126 || s <= -0x1p-126)))
         return (float)s;
     const double c_part = s - p;
-    const double error = (p - (s - c_part)) + ((double)c - c_part);
+    const double error = (p - (s - c_part)) + (c - c_part);
     if (error != 0 && (bits & 1) == 0)
         bits = (error > 0) == (s > 0) ? bits + 1 : bits - 1;
-    return (float)f64_from_bits(bits);
+    return f64_to_f32(f64_from_bits(bits));
+}
+
+static float fma32(float a, float b, float c)
+{
+    return fma_of((double)a, (double)b, (double)c);
+}
+
+/* a - b */
+static float difference(float a, float b)
+{
+    return f64_to_f32(f64_from_f32(a) - f64_from_f32(b));
 }
 
 /* K exp(x - ref) = f * 2^n, f in [0.99, 2.00]; f = 0 at or below the cut. */
@@ -115,51 +127,67 @@ static double weighted_sum(const struct xent_job *job, struct row x)
         for (size_t j = begin; j < job->classes && j < begin + chunk; ++j) {
             const double w = xent_job_class_weight(job, j);
             if (w != 0)
-                lane[j % XENT_LANES] += w * (double)row_at(x, j);
+                lane[j % XENT_LANES] += w * f64_from_f32(row_at(x, j));
         }
         sum += fold(lane);
     }
     return sum;
 }
 
-static double share(const struct xent_job *job, size_t i, size_t j)
+/* The first class of the largest positive q_j w_j, or q_j, or NO_CLASS. */
+static size_t largest_share(const struct xent_job *job, size_t i, bool weighted)
 {
-    const size_t at = xent_job_at(job, &job->targets_strides, i) + j * job->targets_strides.classes;
-    return distribution_share(job, xent_job_row_weight(job, i), xent_job_class_weight(job, j),
-                              xent_job_number(job, job->targets, at));
+    const xent_strides *strides = &job->targets_strides;
+    const size_t row = xent_job_at(job, strides, i);
+    size_t y = NO_CLASS;
+    double largest = 0;
+    for (size_t j = 0; j < job->classes; ++j) {
+        const double q = xent_job_number(job, job->targets, row + j * strides->classes);
+        const double a = weighted ? q * xent_job_class_weight(job, j) : q;
+        if (a > largest) {
+            largest = a;
+            y = j;
+        }
+    }
+    return y;
 }
 
-/* Adds the shares of all classes. */
+static size_t measured_from(const struct xent_job *job, size_t i)
+{
+    const size_t y = largest_share(job, i, true);
+    return y == NO_CLASS ? largest_share(job, i, false) : y;
+}
+
+/* Adds the shares of all classes but y. */
 static void add_shares(struct distribution *t, const struct xent_job *job, size_t i, struct row x)
 {
-    const double from = t->y == NO_CLASS ? 0 : t->x_y;
+    const double pivot = distribution_pivot(t);
     const size_t chunk = xent_chunk(job->classes);
+    double Q = 0, P = 0;
     for (size_t begin = 0; begin < job->classes; begin += chunk) {
-        double rest[XENT_LANES] = {0}, moved[XENT_LANES] = {0};
+        double q_lane[XENT_LANES] = {0}, p_lane[XENT_LANES] = {0};
         for (size_t j = begin; j < job->classes && j < begin + chunk; ++j) {
-            const double t_j = share(job, i, j);
-            if (j == t->y) {
-                t->own = t_j;
-                continue;
+            const double a = j == t->y ? 0 : distribution_weighted(job, i, j);
+            if (a != 0) {
+                q_lane[j % XENT_LANES] += a;
+                p_lane[j % XENT_LANES] += a * (f64_from_f32(row_at(x, j)) - pivot);
             }
-            rest[j % XENT_LANES] += t_j;
-            moved[j % XENT_LANES] += t_j == 0 ? 0 : t_j * (from - (double)row_at(x, j));
         }
-        t->rest += fold(rest);
-        t->moved += fold(moved);
+        Q += fold(q_lane);
+        P += fold(p_lane);
     }
+    distribution_add_others(t, job, i, Q, P);
 }
 
 static struct distribution row_distribution(const struct xent_job *job, size_t i, struct row x)
 {
-    if (xent_job_has_labels(job)) {
-        struct distribution t = distribution_of_labels(job, i);
-        if (t.even != 0)
-            t.D = weighted_sum(job, x);
-        return t;
-    }
-    struct distribution t = distribution_of_probabilities(job, i);
-    add_shares(&t, job, i, x);
+    const bool labels = xent_job_has_labels(job);
+    struct distribution t =
+        labels ? distribution_of_labels(job, i) : distribution_of_probabilities(job, i, measured_from(job, i));
+    if (!labels)
+        add_shares(&t, job, i, x);
+    if (t.even != 0)
+        t.D = weighted_sum(job, x);
     return t;
 }
 
@@ -172,7 +200,7 @@ struct out {
 /* out_j = e_j * v for every class. */
 static void scale_row(struct row x, struct out out, size_t classes, struct frame frame, double v, bool bounded)
 {
-    const struct multiplier m = row_multiplier(v < 0 ? -v : v);
+    const struct multiplier m = row_multiplier(f64_abs(v));
     for (size_t j = 0; j < classes; ++j) {
         const struct scaled e = exponential(row_at(x, j), frame);
         if (!bounded) {
@@ -182,7 +210,7 @@ static void scale_row(struct row x, struct out out, size_t classes, struct frame
         const int n = e.n + m.exponent + XENT_BIAS;
         const float q = e.f == 0 || n < XENT_VANISHED ? 0.0f : e.f * f32_pow2(n);
         const float g = f64_to_f32((double)fma32(q, m.hi, q * m.lo) * f64_pow2(-XENT_BIAS));
-        out.p[j * out.stride] = v < 0 ? 0 - g : g;
+        out.p[j * out.stride] = v < 0 ? difference(0, g) : g;
     }
 }
 
@@ -196,19 +224,25 @@ static void fill(struct out out, size_t classes, float value)
 static void subtract_targets(const struct xent_job *job, size_t i, const struct distribution *t, struct out out)
 {
     if (t->even != 0) {
-        const float B = f64_to_f32(t->scale * t->even);
-        for (size_t j = 0; j < job->classes; ++j)
-            out.p[j * out.stride] -= B * (float)xent_job_class_weight(job, j);
+        for (size_t j = 0; j < job->classes; ++j) {
+            float *g = &out.p[j * out.stride];
+            *g = difference(*g, distribution_even_taken(t, xent_job_class_weight(job, j)));
+        }
     }
-    if (!xent_job_has_labels(job)) {
-        for (size_t j = 0; j < job->classes; ++j)
-            out.p[j * out.stride] -= f64_to_f32(t->scale * share(job, i, j));
-        return;
+    const struct taken taken = distribution_taken(job, i);
+    for (size_t j = 0; !xent_job_has_labels(job) && j < job->classes; ++j) {
+        float *g = &out.p[j * out.stride];
+        const double a = distribution_weighted(job, i, j);
+        if (taken.usual)
+            *g = fma_of(-a, (double)taken.lo, f64_from_f32(fma_of(-a, (double)taken.hi, f64_from_f32(*g))));
+        else
+            *g = difference(*g, f64_to_f32(taken.N * a));
     }
-    for (size_t k = 0; !xent_job_has_plain_labels(job) && k < job->labels; ++k)
-        if (xent_job_label(job, i, k) != job->ignore_index)
-            out.p[(size_t)xent_job_label(job, i, k) * out.stride] -=
-                f64_to_f32(t->scale * distribution_label_share(job, i, k));
+    for (size_t k = 0; xent_job_has_labels(job) && !xent_job_has_plain_labels(job) && k < job->labels; ++k)
+        if (xent_job_label(job, i, k) != job->ignore_index) {
+            float *g = &out.p[(size_t)xent_job_label(job, i, k) * out.stride];
+            *g = difference(*g, f64_to_f32(t->scale * distribution_label_share(job, i, k)));
+        }
 }
 
 /* Everything of the row's logits is read before any gradient is written but by scale_row, class by class. */
@@ -242,6 +276,10 @@ static void cross_entropy_row(const struct xent_job *job, size_t i, struct row x
     if (!grad.p)
         return;
     const double multiplier = distribution_multiplier(&t);
+    if (multiplier != multiplier) {
+        fill(grad, job->classes, NAN);
+        return;
+    }
     scale_row(x, grad, job->classes, frame, multiplier / row.sum, multiplier_is_bounded(multiplier));
     subtract_targets(job, i, &t, grad);
     if (t.y != NO_CLASS)

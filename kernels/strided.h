@@ -185,7 +185,7 @@ static NOINLINE bool sum_planes(struct planes *p, const struct xent_job *job, in
 static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
                                   const struct columns *c)
 {
-    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, c);
+    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, (struct even){NULL, NULL}, c);
 }
 
 /* Takes the labels of count rows from first on. */
@@ -333,7 +333,7 @@ static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *
                     const int at = k * VW;
                     const struct batch *b = &s->p[i].b;
                     columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
-                                  b->lo + at, columns_of_planes(&s->p[i], job, (size_t)at, true));
+                                  b->lo + at, (struct even){NULL, NULL}, columns_of_planes(&s->p[i], job, (size_t)at, true));
                 }
 }
 
@@ -413,7 +413,8 @@ static bool has_planes(const struct xent_job *job)
 
 static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last)
 {
-    const enum target target = xent_job_is_plain(job) ? PLAIN_TARGET : DISTRIBUTION;
+    const bool plain = xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale);
+    const enum target target = plain ? PLAIN_TARGET : DISTRIBUTION;
     if (tile_pitch(job->classes) > TILE)
         XENT_KERNEL(scalar).cross_entropy(job, first, last);
     else if (has_planes(job))

@@ -15,8 +15,8 @@
  *     gradient_j = scale ((n_y + rest + even W) e_j/s - t_j)
  *
  * with loss_y and the sums of kernels/row.h. So a target that is a single class costs no cancellation. y is the named
- * class of the largest share; where that share is not positive, or x_y is -inf, there is none (NO_CLASS): then x_y in
- * moved is 0, n_y is 0, and lse takes the place of loss_y.
+ * class of the largest share (the first of them); where that share is not positive, or x_y is -inf, there is none
+ * (NO_CLASS): then x_y in moved is 0, n_y is 0, and lse takes the place of loss_y.
  */
 #ifndef XENT_KERNELS_TARGET_H
 #define XENT_KERNELS_TARGET_H
@@ -36,8 +36,8 @@ struct distribution {
     double scale; /* of gradients */
 };
 
-/* What the exponentials of the row are multiplied by, times s. Never -0, whose sign row_multiplier would take for a part
-   of the exponent. */
+/* What the exponentials of the row are multiplied by, times s. Never -0, whose sign row_multiplier would take for a
+   part of the exponent. */
 static inline double distribution_multiplier(const struct distribution *t)
 {
     return t->scale * (t->own + t->rest + t->even * t->W) + 0.0;
@@ -50,10 +50,11 @@ static inline bool multiplier_is_bounded(double multiplier)
     return multiplier <= 0x1p61 && multiplier >= -0x1p61;
 }
 
-/* e_j of any size times v, where a product may also be infinite. */
+/* e_j of any size times v, where a product may also be infinite. A zero is +0, as it is with a bounded multiplier. */
 static inline float multiply_unbounded(double e, double v)
 {
-    return e == 0 ? 0 : f64_to_f32(e * v);
+    const float g = e == 0 ? 0 : f64_to_f32(e * v);
+    return f32_bits(g) << 1 == 0 ? 0 : g;
 }
 
 /* A share of 0 counts nothing, be the loss infinite. */
@@ -139,28 +140,85 @@ static inline struct distribution distribution_of_labels(const struct xent_job *
     return t;
 }
 
-/* The distribution of row i before D is known, with y: shares of the probabilities' classes are still to be added. */
-static inline struct distribution distribution_of_probabilities(const struct xent_job *job, size_t i)
+/* q_j w_j of row i, whose targets are probabilities. */
+static inline double distribution_weighted(const struct xent_job *job, size_t i, size_t j)
 {
-    struct distribution t = {.y = NO_CLASS, .x_y = (double)-INFINITY, .scale = xent_job_scale(job, i)};
-    const size_t targets = xent_job_at(job, &job->targets_strides, i);
-    double largest = 0;
-    for (size_t j = 0; j < job->classes; ++j) {
-        const double q = xent_job_number(job, job->targets, targets + j * job->targets_strides.classes);
-        const double share = q * xent_job_class_weight(job, j);
-        if (share > largest) {
-            largest = share;
-            t.y = j;
-        }
+    const xent_strides *strides = &job->targets_strides;
+    return xent_job_number(job, job->targets, xent_job_at(job, strides, i) + j * strides->classes) *
+           xent_job_class_weight(job, j);
+}
+
+/* The distribution of row i, whose targets are probabilities, measured from class y, before D, rest and moved are
+   known. y is the first class of the largest q_j w_j, or of the largest q_j if no product is positive, or NO_CLASS if
+   no q_j is either. */
+static inline struct distribution distribution_of_probabilities(const struct xent_job *job, size_t i, size_t y)
+{
+    const double r = xent_job_row_weight(job, i);
+    struct distribution t = {.y = y,
+                             .x_y = (double)-INFINITY,
+                             .even = r * job->smoothing,
+                             .W = job->weights_sum,
+                             .scale = xent_job_scale(job, i)};
+    if (y != NO_CLASS) {
+        const xent_strides *strides = &job->logits_strides;
+        t.x_y = xent_job_number(job, job->logits, xent_job_at(job, strides, i) + y * strides->classes);
+        t.w_y = xent_job_class_weight(job, y);
+        t.own = r * job->target_weight * distribution_weighted(job, i, y);
     }
-    distribution_find(&t, job, i);
     return t;
 }
 
-/* t_j of a class of probability q and weight w, in a row of weight r: smoothing is part of it. */
-static inline double distribution_share(const struct xent_job *job, double r, double w, double q)
+/* What moved is summed from: x_y in rows far from 0, where products with logits would be large; elsewhere 0, so that a
+   product of two floats is exact. */
+static inline double distribution_pivot(const struct distribution *t)
 {
-    return r * (w * (job->smoothing + job->target_weight * q));
+    const double size = f64_abs(t->x_y);
+    return t->y != NO_CLASS && size > 1024 && size <= (double)FLT_MAX ? t->x_y : 0;
+}
+
+/* Adds the other probabilities: Q is the sum of q_j w_j over j != y, P that of q_j w_j (x_j - pivot). Where x_y is -inf
+   and y is not all there is, nothing can be measured from it: then there is no y. */
+static inline void distribution_add_others(struct distribution *t, const struct xent_job *job, size_t i, double Q,
+                                           double P)
+{
+    const double share = xent_job_row_weight(job, i) * job->target_weight;
+    if (t->y != NO_CLASS && t->x_y == (double)-INFINITY && (Q != 0 || P != 0)) {
+        const double a = distribution_weighted(job, i, t->y);
+        Q += a;
+        P += a == 0 ? 0 : a * t->x_y;
+        t->y = NO_CLASS;
+        t->own = 0;
+    }
+    const bool measured = t->y != NO_CLASS && t->x_y != (double)-INFINITY;
+    t->rest = share == 0 ? 0 : share * Q;
+    t->moved = share == 0 ? 0 : share * ((measured ? t->x_y - distribution_pivot(t) : 0) * Q - P);
+}
+
+/* What the probabilities of a row take off its gradient, N q_j w_j, with N = scale r (1 - label_smoothing). Where this
+   is of a usual size, and there are no class weights, it is taken off as two products that are not rounded. */
+struct taken {
+    double N;
+    bool usual;
+    float hi, lo; /* N in 48 bits */
+};
+
+/* What the even share takes off for weight w: a product of floats, unless the first would be subnormal or nearly so. */
+static inline float distribution_even_taken(const struct distribution *t, double w)
+{
+    const double B = t->scale * t->even;
+    return f64_abs(B) >= 0x1p-100 ? f64_to_f32((double)f64_to_f32(B) * w) : f64_to_f32(B * w);
+}
+
+static inline struct taken distribution_taken(const struct xent_job *job, size_t i)
+{
+    struct taken t = {.N = xent_job_scale(job, i) * (xent_job_row_weight(job, i) * job->target_weight)};
+    const double size = f64_abs(t.N);
+    t.usual = !job->class_weights && size >= 0x1p-60 && size <= 0x1p60;
+    if (t.usual) {
+        t.hi = (float)t.N;
+        t.lo = (float)(t.N - (double)t.hi);
+    }
+    return t;
 }
 
 #endif

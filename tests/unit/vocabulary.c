@@ -207,6 +207,26 @@ START_TEST(double_sums)
             ck_assert_msg(wide[i] == want_wide[i], "vw_add lane %d: got %a, want %a", i, wide[i], want_wide[i]);
         }
     }
+    for (int round = 0; round < ROUNDS; ++round) {
+        float a[VW], b[VW];
+        double start[VW], got[VW];
+        for (int i = 0; i < VW; ++i) {
+            a[i] = (float)(int32_t)random32() * 0x1p-10f;
+            b[i] = random32() % 8 == 0 ? 0x1p-140f : (float)(int32_t)random32() * 0x1p-70f;
+            start[i] = (double)(int32_t)random32();
+        }
+        const vw wide = vw_widen(a);
+        vw_store(got, &wide);
+        for (int i = 0; i < VW; ++i)
+            ck_assert_msg(got[i] == (double)a[i], "vw_widen lane %d: got %a, want %a", i, got[i], (double)a[i]);
+        const vw both = vw_plus(vw_load(start), wide), fused = vw_plus_exact(vw_load(start), wide, vw_widen(b));
+        vw_store(got, &both);
+        for (int i = 0; i < VW; ++i)
+            ck_assert_msg(got[i] == start[i] + (double)a[i], "vw_plus lane %d", i);
+        vw_store(got, &fused);
+        for (int i = 0; i < VW; ++i)
+            ck_assert_msg(got[i] == start[i] + (double)a[i] * (double)b[i], "vw_plus_exact lane %d", i);
+    }
     double lane[VW] = {0};
     vw sum = vw_load(lane);
     vw_add(&sum, vset(NAN), viset(0));

@@ -1,0 +1,217 @@
+/*
+ * Part of kernels/algorithm.h: what target distributions need of a row beside its exponentials, the sums of w_j x_j and
+ * those over its probabilities, a slice at a time, while its logits are in the first-level cache and not overwritten
+ * yet. It runs with gradual underflow (kernels/control.h).
+ */
+#ifndef XENT_KERNELS_SOFT_H
+#define XENT_KERNELS_SOFT_H
+
+enum { SLICE = 1024 }; /* a divisor of XENT_CHUNK */
+
+/* Sums over the classes so far, in the same lanes and chunks as that of the exponentials. */
+struct lanes {
+    double lane[XENT_LANES];
+    double sum; /* of whole chunks */
+};
+
+/* What is summed over a row's logits. */
+struct dot {
+    const float *w; /* class weights; NULL: all 1 */
+    bool even;      /* whether D, the sum of w_j x_j, is wanted */
+    struct lanes D;
+
+    const float *q; /* a probability for every class, or NULL */
+    size_t y;       /* which is left out of the next two */
+    double pivot;
+    struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
+};
+
+static double fold(double *lane)
+{
+    for (int half = XENT_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
+static void lanes_fold(struct lanes *lanes)
+{
+    lanes->sum += fold(lanes->lane);
+    memset(lanes->lane, 0, sizeof lanes->lane);
+}
+
+static void dot_start(struct dot *dot, const float *w, bool even, const float *q, const struct distribution *t)
+{
+    static const struct lanes none;
+    dot->w = w;
+    dot->even = even;
+    dot->q = q;
+    dot->y = t->y;
+    dot->pivot = distribution_pivot(t);
+    if (even)
+        dot->D = none;
+    if (q)
+        dot->Q = dot->P = none;
+}
+
+/* Two vectors at a time, so that all sums stay in registers. */
+enum { PAIR = 2 * VW };
+
+/* Adds x_j to its lane, for whole groups of classes. */
+static NOINLINE void sum_logits(double *lane, const float *x, size_t begin, size_t end)
+{
+    for (size_t first = 0; first < XENT_LANES; first += PAIR) {
+        vw low = vw_load(lane + first), high = vw_load(lane + first + VW);
+        for (size_t j = begin + first; j < end; j += XENT_LANES) {
+            low = vw_plus(low, vw_widen(x + j));
+            high = vw_plus(high, vw_widen(x + j + VW));
+        }
+        vw_store(lane + first, &low);
+        vw_store(lane + first + VW, &high);
+    }
+}
+
+/* The same for products of floats, and for the factors. */
+static ALWAYS_INLINE void sum_products_inline(double *lane, double *factor_lane, const float *x, const float *factor,
+                                              size_t begin, size_t end)
+{
+    for (size_t first = 0; first < XENT_LANES; first += PAIR) {
+        vw sum[2], factors[2];
+        for (int v = 0; v < 2; ++v) {
+            sum[v] = vw_load(lane + first + v * VW);
+            if (factor_lane)
+                factors[v] = vw_load(factor_lane + first + v * VW);
+        }
+        for (size_t j = begin + first; j < end; j += XENT_LANES)
+            for (int v = 0; v < 2; ++v) {
+                const vw f = vw_widen(factor + j + v * VW);
+                sum[v] = vw_plus_exact(sum[v], f, vw_widen(x + j + v * VW));
+                if (factor_lane)
+                    factors[v] = vw_plus(factors[v], f);
+            }
+        for (int v = 0; v < 2; ++v) {
+            vw_store(lane + first + v * VW, &sum[v]);
+            if (factor_lane)
+                vw_store(factor_lane + first + v * VW, &factors[v]);
+        }
+    }
+}
+
+static NOINLINE void sum_products(double *lane, const float *x, const float *factor, size_t begin, size_t end)
+{
+    sum_products_inline(lane, NULL, x, factor, begin, end);
+}
+
+static NOINLINE void sum_shares(double *lane, double *factor_lane, const float *x, const float *factor, size_t begin,
+                                size_t end)
+{
+    sum_products_inline(lane, factor_lane, x, factor, begin, end);
+}
+
+/* A factor of 0 makes a NaN of a logit of -inf. */
+static bool has_nan(const double *lane)
+{
+    int nan = 0;
+    for (int l = 0; l < XENT_LANES; ++l)
+        nan |= lane[l] != lane[l];
+    return nan;
+}
+
+/* D in every case: a weight of 0 makes nothing of any logit. */
+static NOINLINE void dot_even_general(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    double *lane = dot->D.lane;
+    for (size_t j = begin; j < end; j += XENT_LANES)
+        for (size_t l = 0; l < XENT_LANES && l < end - j; ++l) {
+            const double w = dot->w ? (double)dot->w[j + l] : 1;
+            lane[l] += w != 0 ? w * (double)x[j + l] : 0;
+        }
+}
+
+static ALWAYS_INLINE size_t whole_groups(size_t begin, size_t end)
+{
+    return begin + (end - begin) / XENT_LANES * XENT_LANES;
+}
+
+static void dot_even(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    const size_t whole = whole_groups(begin, end);
+    if (dot->w) {
+        const struct lanes before = dot->D;
+        sum_products(dot->D.lane, x, dot->w, begin, whole);
+        if (has_nan(dot->D.lane)) {
+            dot->D = before;
+            dot_even_general(dot, x, begin, whole);
+        }
+    } else {
+        sum_logits(dot->D.lane, x, begin, whole);
+    }
+    dot_even_general(dot, x, whole, end);
+}
+
+/* Q and P in every case: with class weights, or far from 0, and where a probability of 0 makes nothing of any logit. */
+static NOINLINE void dot_shares_general(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    double Q[XENT_LANES], P[XENT_LANES];
+    memcpy(Q, dot->Q.lane, sizeof Q);
+    memcpy(P, dot->P.lane, sizeof P);
+    for (size_t j = begin; j < end; j += XENT_LANES) {
+        const size_t count = end - j < XENT_LANES ? end - j : XENT_LANES;
+        double a[XENT_LANES] = {0}, x_j[XENT_LANES] = {0};
+        for (size_t l = 0; l < count; ++l) {
+            a[l] = (double)dot->q[j + l] * (dot->w ? (double)dot->w[j + l] : 1);
+            x_j[l] = (double)x[j + l];
+        }
+        if (dot->y - j < XENT_LANES)
+            a[dot->y - j] = 0;
+        for (size_t l = 0; l < XENT_LANES; ++l) {
+            Q[l] += a[l];
+            P[l] += a[l] != 0 ? a[l] * (x_j[l] - dot->pivot) : 0;
+        }
+    }
+    memcpy(dot->Q.lane, Q, sizeof Q);
+    memcpy(dot->P.lane, P, sizeof P);
+}
+
+static void dot_shares(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    if (dot->w || dot->pivot != 0) {
+        dot_shares_general(dot, x, begin, end);
+        return;
+    }
+    const struct lanes Q = dot->Q, P = dot->P;
+    const size_t whole = whole_groups(begin, end);
+    /* The group of y and what is not a whole group go by themselves. */
+    const size_t group = dot->y >= begin && dot->y < whole ? whole_groups(begin, dot->y) : whole;
+    const size_t next = group < whole ? group + XENT_LANES : whole;
+    sum_shares(dot->P.lane, dot->Q.lane, x, dot->q, begin, group);
+    dot_shares_general(dot, x, group, next);
+    sum_shares(dot->P.lane, dot->Q.lane, x, dot->q, next, whole);
+    if (has_nan(dot->P.lane)) {
+        dot->Q = Q;
+        dot->P = P;
+        dot_shares_general(dot, x, begin, whole);
+    }
+    dot_shares_general(dot, x, whole, end);
+}
+
+/* Adds classes from begin (a multiple of 32) to end of one chunk to their lanes. */
+static void dot_span(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    if (dot->even)
+        dot_even(dot, x, begin, end);
+    if (dot->q)
+        dot_shares(dot, x, begin, end);
+}
+
+static void dot_fold(struct dot *dot)
+{
+    if (dot->even)
+        lanes_fold(&dot->D);
+    if (dot->q) {
+        lanes_fold(&dot->Q);
+        lanes_fold(&dot->P);
+    }
+}
+
+#endif
