@@ -74,6 +74,7 @@ struct bench_selection {
     size_t kind_count;
     enum bench_placement placement;
     size_t last_level_cache; /* bytes, of all that the threads can reach together */
+    bool options;            /* options of a call, in place, beside the plain call, instead of floors and modes */
     bool errors;             /* print the errors of the calls instead of timing them */
 };
 
@@ -111,6 +112,8 @@ struct bench_data {
     float *grad; /* out of place */
     float *loss;
     const int32_t *targets;
+    const float *weights;       /* of the classes */
+    const float *probabilities; /* in the shape of the logits */
 };
 
 enum bench_access {
@@ -133,7 +136,15 @@ struct bench_case {
     const char *isa;   /* the kernel to select, or NULL */
     const struct bench_floor *floor;
     const struct bench_limit *limit;
+    const struct bench_option *option; /* or NULL */
     void (*run)(const struct bench_case *self, const struct bench_data *at);
+};
+
+/* What a call is asked for beside the plain one. */
+struct bench_option {
+    const char *name;
+    bool weights, probabilities;
+    double smoothing;
 };
 
 /* Takes the options above out of argv. False, with a message on stderr, if one is wrong. */
@@ -177,6 +188,9 @@ void bench_reserve(const struct bench_layout *layout);
 
 /* The first buffers of a layout with logits of a kind, and targets to them. */
 struct bench_data bench_make_data(const struct bench_layout *layout, enum bench_kind kind);
+
+/* Adds class weights and probabilities to them. */
+void bench_add_options(struct bench_data *data, const struct bench_layout *layout);
 
 /* The buffers at an index below layout->buffers, given the first ones. */
 struct bench_data bench_data_at(const struct bench_data *first, const struct bench_layout *layout, size_t index);

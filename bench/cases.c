@@ -80,6 +80,42 @@ static void run_out_of_place(const struct bench_case *self, const struct bench_d
     call_xent(self, at, at->logits, at->grad);
 }
 
+static const struct bench_option options[] = {{.name = "plain"},
+                                              {.name = "weights", .weights = true},
+                                              {.name = "smoothing", .smoothing = 0.1},
+                                              {.name = "both", .weights = true, .smoothing = 0.1},
+                                              {.name = "probabilities", .probabilities = true}};
+
+static void run_option(const struct bench_case *self, const struct bench_data *at)
+{
+    xent_problem problem = XENT_PROBLEM_INIT;
+    problem.outer = self->layout.shape.rows;
+    problem.classes = self->layout.shape.classes;
+    problem.logits = problem.grad = at->work;
+    problem.targets = at->targets;
+    if (self->option->probabilities) {
+        problem.target_type = XENT_PROBABILITIES;
+        problem.targets = at->probabilities;
+    }
+    problem.class_weights = self->option->weights ? at->weights : NULL;
+    problem.label_smoothing = self->option->smoothing;
+    problem.reduction = XENT_NONE;
+    problem.loss = at->loss;
+    problem.executor = bench_executor(self->threads);
+    xent_status status = xent_cross_entropy(&problem);
+    if (status != XENT_OK)
+        bench_fail("%s: %s", self->name, xent_status_string(status));
+}
+
+/* The least that a gradient in place takes with probabilities: two arrays read, one of them written. */
+static void run_add(const struct bench_case *self, const struct bench_data *at)
+{
+    const float *restrict from = at->probabilities;
+    float *restrict to = at->work;
+    for (size_t i = 0; i < self->layout.floats; i++)
+        to[i] = to[i] * 0.999f + from[i];
+}
+
 /* A floor's array, cut into a part for each thread. */
 struct parts {
     const struct bench_floor *floor;
@@ -205,6 +241,22 @@ static void add_floor(struct bench_case c, const char *name, const struct bench_
     add(c, name, operation, floor->variant);
 }
 
+static void add_options(struct bench_case c, const char *name, const struct bench_selection *selection)
+{
+    c.access = BENCH_IN_PLACE;
+    for (size_t o = 0; o < sizeof options / sizeof *options; o++)
+        for (size_t i = 0; i < selection->isa_count; i++) {
+            c.option = &options[o];
+            const struct bench_mode mode = {options[o].name, c.option->probabilities ? 12 : 8, BENCH_IN_PLACE, 0,
+                                            run_option};
+            add_call(c, name, &mode, selection->isas[i], selection->last_level_cache);
+        }
+    c.run = run_add;
+    set_counts(&c, selection->last_level_cache);
+    c.bytes = c.logits * 12;
+    add(c, name, "floor-add", "c");
+}
+
 static size_t pool_bytes(struct bench_shape shape, const struct bench_selection *selection)
 {
     bool resident = shape.rows * shape.classes * sizeof(float) <= resident_bytes;
@@ -219,6 +271,10 @@ static void add_shape(struct bench_shape shape, size_t threads, const struct ben
         .layout = bench_lay_out(shape, pool_bytes(shape, selection)), .threads = threads, .calls = 1};
     const struct bench_shape_text text = bench_shape_name(shape);
     const char *name = text.text;
+    if (selection->options) {
+        add_options(c, name, selection);
+        return;
+    }
     size_t floor_count;
     const struct bench_floor *floors = bench_floors(&floor_count);
     for (size_t i = 0; i < floor_count; i++)

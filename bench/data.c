@@ -197,6 +197,25 @@ struct bench_data bench_make_data(const struct bench_layout *layout, enum bench_
     return (struct bench_data){.logits = logits, .work = work, .grad = grad, .loss = loss, .targets = targets};
 }
 
+void bench_add_options(struct bench_data *data, const struct bench_layout *layout)
+{
+    static float *weights, *probabilities;
+    if (!weights) {
+        weights = allocate(most_floats * sizeof(float));
+        probabilities = allocate(most_floats * sizeof(float));
+    }
+    uint64_t state = seed + 2;
+    const size_t classes = layout->shape.classes, drawn = layout->floats < most_drawn ? layout->floats : most_drawn;
+    for (size_t j = 0; j < classes; j++)
+        weights[j] = (float)(next(&state) >> 40) * 0x1p-24f + 0.5f;
+    for (size_t i = 0; i < drawn; i++)
+        probabilities[i] = (float)(next(&state) >> 40) * 0x1p-23f / (float)classes;
+    for (size_t i = drawn; i < layout->floats * layout->buffers; i++)
+        probabilities[i] = probabilities[i - drawn];
+    data->weights = weights;
+    data->probabilities = probabilities;
+}
+
 struct bench_data bench_data_at(const struct bench_data *first, const struct bench_layout *layout, size_t index)
 {
     size_t floats = index * layout->floats, rows = index * layout->shape.rows;
@@ -204,7 +223,9 @@ struct bench_data bench_data_at(const struct bench_data *first, const struct ben
                                .work = first->work + floats,
                                .grad = first->grad + floats,
                                .loss = first->loss + rows,
-                               .targets = first->targets + rows};
+                               .targets = first->targets + rows,
+                               .weights = first->weights,
+                               .probabilities = first->probabilities ? first->probabilities + floats : NULL};
 }
 
 /* In pieces, because a large memcpy takes streaming stores on some systems, and would leave the caches without the

@@ -134,6 +134,8 @@ bool bench_select(struct bench_selection *selection, int *argc, char **argv)
             selection->placement = BENCH_COLD;
         else if (strcmp(argv[i], "--resident") == 0)
             selection->placement = BENCH_RESIDENT;
+        else if (strcmp(argv[i], "--options") == 0)
+            selection->options = true;
         else if (strcmp(argv[i], "--errors") == 0)
             selection->errors = true;
         else
