@@ -297,8 +297,8 @@ static void columns_sum_wide(const struct columns *c, size_t classes, double *ot
 }
 
 static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,
-                                        const int32_t *exponent, const float *hi, const float *lo,
-                                        struct even even, struct column_place at)
+                                        const int32_t *exponent, const float *hi, const float *lo, struct even even,
+                                        struct column_place at)
 {
     for (size_t j = 0; j < classes; j += 4) {
         vf g[4];

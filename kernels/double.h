@@ -192,7 +192,8 @@ static struct pair double_share(const struct xent_job *job, size_t i, size_t j)
     const size_t at = xent_job_at(job, &job->targets_strides, i) + j * job->targets_strides.classes;
     const double r = xent_job_row_weight(job, i), w = xent_job_class_weight(job, j);
     const double q = xent_job_number(job, job->targets, at);
-    return job->smoothing == 0 ? double_named(job, r, w, q) : (struct pair){r * (w * (job->smoothing + job->target_weight * q)), 0};
+    return job->smoothing == 0 ? double_named(job, r, w, q)
+                               : (struct pair){r * (w * (job->smoothing + job->target_weight * q)), 0};
 }
 
 /* The share that label number k of row i has of its class. */

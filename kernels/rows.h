@@ -93,7 +93,7 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
 
 /* By constant numbers of rows: loops of known length become straight vector code. Rows that only fill up a vector get
    something harmless. */
-static void finish_batch(struct batch *b, enum target target, double grad_scale)
+static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, double grad_scale)
 {
     const size_t count = b->count == 1 ? 1 : b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
     for (size_t i = b->count; i < count; ++i) {
@@ -110,6 +110,31 @@ static void finish_batch(struct batch *b, enum target target, double grad_scale)
         finish_rows(b, BATCH / 2, target, grad_scale);
     else
         finish_rows(b, BATCH, target, grad_scale);
+}
+
+static NOINLINE void finish_batch_none(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, NO_TARGET, grad_scale);
+}
+
+static NOINLINE void finish_batch_plain(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, PLAIN_TARGET, grad_scale);
+}
+
+static NOINLINE void finish_batch_distribution(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, DISTRIBUTION, grad_scale);
+}
+
+static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, double grad_scale)
+{
+    if (target == NO_TARGET)
+        finish_batch_none(b, grad_scale);
+    else if (target == PLAIN_TARGET)
+        finish_batch_plain(b, grad_scale);
+    else
+        finish_batch_distribution(b, grad_scale);
 }
 
 static void store_losses(const struct batch *b, const struct xent_job *job)
@@ -135,7 +160,7 @@ static void store_losses(const struct batch *b, const struct xent_job *job)
 }
 
 /* What a target's entry, or a row that is not finite, gets in place of the scaled exponentials. */
-static void store_exceptions(const struct batch *b, enum target target)
+static ALWAYS_INLINE void store_exceptions(const struct batch *b, enum target target)
 {
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i] || (target == DISTRIBUTION && b->v[i] != b->v[i]))
@@ -347,7 +372,8 @@ static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y
 
 /* Rows of few classes by columns. Everything is read before anything is written: rows that only fill up a vector are
    the first one again. */
-static void run_columns(struct batch *b, const struct xent_job *job, enum target target, double grad_scale, int *framed)
+static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job *job, enum target target,
+                                         double grad_scale, int *framed)
 {
     enum { BLOCKS = BATCH / VW };
     struct columns columns[BLOCKS];
@@ -398,6 +424,34 @@ static void run_columns(struct batch *b, const struct xent_job *job, enum target
     if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
         subtract_labels(b, job);
     store_exceptions(b, target);
+}
+
+/* A function for each kind of target, so that none pays for another: a fifth of the time of 10 classes with AVX2. */
+static NOINLINE void run_columns_none(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+{
+    run_columns_of(b, job, NO_TARGET, grad_scale, framed);
+}
+
+static NOINLINE void run_columns_plain(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+{
+    run_columns_of(b, job, PLAIN_TARGET, grad_scale, framed);
+}
+
+static NOINLINE void run_columns_distribution(struct batch *b, const struct xent_job *job, double grad_scale,
+                                              int *framed)
+{
+    run_columns_of(b, job, DISTRIBUTION, grad_scale, framed);
+}
+
+static ALWAYS_INLINE void run_columns(struct batch *b, const struct xent_job *job, enum target target,
+                                      double grad_scale, int *framed)
+{
+    if (target == NO_TARGET)
+        run_columns_none(b, job, grad_scale, framed);
+    else if (target == PLAIN_TARGET)
+        run_columns_plain(b, job, grad_scale, framed);
+    else
+        run_columns_distribution(b, job, grad_scale, framed);
 }
 
 static void store_ignored(const struct xent_job *job, size_t row)

@@ -333,7 +333,8 @@ static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *
                     const int at = k * VW;
                     const struct batch *b = &s->p[i].b;
                     columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
-                                  b->lo + at, (struct even){NULL, NULL}, columns_of_planes(&s->p[i], job, (size_t)at, true));
+                                  b->lo + at, (struct even){NULL, NULL},
+                                  columns_of_planes(&s->p[i], job, (size_t)at, true));
                 }
 }
 
