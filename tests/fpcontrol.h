@@ -13,7 +13,11 @@
 static const uint64_t fp_control_mask = 0xffc0;
 /* Flush to zero and denormals are zero. */
 static const uint64_t fp_control_flush = 0x8040;
+/* Flush to zero, and denormals are zero, each by itself. */
+static const uint64_t fp_control_flushes[] = {0x8000, 0x0040};
 static const uint64_t fp_control_round_up = 0x4000;
+/* Both bits: all four modes. */
+static const uint64_t fp_control_rounding = 0x6000;
 
 static inline uint64_t fp_control_get(void)
 {
@@ -30,7 +34,9 @@ static inline void fp_control_set(uint64_t control)
 static const uint64_t fp_control_mask = 0xffffffff;
 /* FZ: flushes inputs and results. */
 static const uint64_t fp_control_flush = 1u << 24;
+static const uint64_t fp_control_flushes[] = {1u << 24, 1u << 19}; /* FZ and FZ16 */
 static const uint64_t fp_control_round_up = 1u << 22;
+static const uint64_t fp_control_rounding = 3u << 22;
 
 static inline uint64_t fp_control_get(void)
 {
@@ -48,7 +54,9 @@ static inline void fp_control_set(uint64_t control)
 
 static const uint64_t fp_control_mask = 0;
 static const uint64_t fp_control_flush = 0;
+static const uint64_t fp_control_flushes[] = {0, 0};
 static const uint64_t fp_control_round_up = 0;
+static const uint64_t fp_control_rounding = 0;
 
 static inline uint64_t fp_control_get(void)
 {
