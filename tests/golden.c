@@ -1,27 +1,72 @@
 /*
- * One committed number for all results: the fingerprint of what a fixed set of problems comes to, which every kernel, compiler
- * and machine must give. It changes only with XENT_NUMERICS_VERSION. Other suites allow what the accuracy contract
- * allows, and compare kernels with each other; a change of the contract that all kernels share is seen here alone.
+ * Three committed numbers for all results: the fingerprints of what a fixed set of problems comes to, which every
+ * kernel, compiler, machine and way of making the calls must give. They change only with XENT_NUMERICS_VERSION. Other
+ * suites allow what the accuracy contract allows, and compare kernels with each other; a change of the contract that
+ * all kernels share is seen here alone. tools/fingerprints builds this program in many ways.
  */
-#include "support.h"
+#include "golden.h"
+
+#include "executors.h"
+#include "fpcontrol.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
-/* Of XENT_NUMERICS_VERSION 1. To change it: change the version, docs/numerics.md and this, in one commit. */
-static const uint64_t expected_fingerprint = UINT64_C(0x67eef9435c9f58cb);
+/* Of XENT_NUMERICS_VERSION 1. To change one: change the version, docs/numerics.md and this, in one commit. */
+static const uint64_t expected_fingerprint = UINT64_C(0x67eef9435c9f58cb); /* fused calls and the softmax family */
+static const uint64_t expected_general = UINT64_C(0x20126e19465856b0);     /* golden_general.c */
+static const uint64_t expected_doubles = UINT64_C(0x6e0a4c68d47fe89b);     /* the same with doubles */
 
-static const size_t sizes[] = {1, 2, 3, 4, 5, 7, 8, 10, 13, 16, 21, 27, 31, 32, 33, 48, 63, 64, 65, 96, 97, 128, 257, 1000, 8191, 8225, 16400};
+static const size_t sizes[] = {1,  2,  3,  4,  5,  7,  8,  10,  13,  16,   21,   27,   31,   32,
+                               33, 48, 63, 64, 65, 96, 97, 128, 257, 1000, 8191, 8225, 16400};
 
-enum kind { NARROW, USUAL, WIDE_SPREAD, OFFSET_UP, OFFSET_DOWN, HUGE_SPREAD, MASKED_THIRD, CONFIDENT, STRAY, NOT_FINITE, KINDS };
+uint64_t way_enter(const struct way *way)
+{
+    const uint64_t control = fp_control_get();
+    if (way->flush)
+        fp_control_set(control | fp_control_flush);
+    return control;
+}
 
-/* FNV-1a over words; every NaN counts as the same one. */
-static uint64_t mix(uint64_t hash, const float *values, size_t count)
+void way_leave(uint64_t control)
+{
+    fp_control_set(control);
+}
+
+size_t way_piece(const struct way *way, size_t left)
+{
+    return way->split ? 1 + rng_below(way->split, left) : left;
+}
+
+uint64_t golden_mix(uint64_t hash, const float *values, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
         uint32_t bits = values[i] != values[i] ? 0x7fc00000 : float_bits(values[i]);
         hash = (hash ^ bits) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
+uint64_t golden_mix_coarse(uint64_t hash, const struct way *way, const float *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        const bool tiny = way->coarse && values[i] > -0x1p-126f && values[i] < 0x1p-126f;
+        const float value = tiny ? 0.0f : values[i];
+        hash = golden_mix(hash, &value, 1);
+    }
+    return hash;
+}
+
+uint64_t golden_mix64(uint64_t hash, const double *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint64_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        if (values[i] != values[i])
+            bits = UINT64_C(0x7ff8000000000000);
+        hash = (hash ^ (bits & 0xffffffff)) * UINT64_C(0x100000001b3);
+        hash = (hash ^ bits >> 32) * UINT64_C(0x100000001b3);
     }
     return hash;
 }
@@ -35,7 +80,7 @@ static float bell(struct rng *rng)
     return (float)(sum * 1.75);
 }
 
-static float logit(struct rng *rng, enum kind kind, size_t classes)
+float golden_logit(struct rng *rng, enum kind kind, size_t classes)
 {
     static const float spread[KINDS] = {0.1f, 3, 30, 3, 3, 1e30f, 3, 3, 3, 3};
     float x = bell(rng) * spread[kind];
@@ -53,31 +98,81 @@ static float logit(struct rng *rng, enum kind kind, size_t classes)
     return x;
 }
 
-static uint64_t run_fused(uint64_t hash, const float *logits, const int32_t *targets, size_t rows, size_t classes,
-                          xent_options options, float *work)
+/* A problem of the corpus, and room for its results. */
+struct fused {
+    size_t rows, classes;
+    float *logits, *loss, *lse, *out;
+    int32_t *targets;
+};
+
+static void call_fused(const struct way *way, const struct fused *f, const float *logits, xent_options options,
+                       float *grad, const char *what)
 {
-    float *loss = work, *lse = loss + rows, *grad = lse + rows;
-    const size_t losses = options.reduction == XENT_NONE ? rows : 1;
-    options.lse = lse;
-    expect_status("fused", xent_fused_f32(logits, targets, rows, classes, loss, grad, &options), XENT_OK);
-    hash = mix(mix(mix(hash, loss, losses), lse, rows), grad, rows * classes);
-    memcpy(grad, logits, rows * classes * sizeof(float));
-    expect_status("fused in place", xent_fused_f32(grad, targets, rows, classes, loss, grad, &options), XENT_OK);
-    return mix(mix(hash, loss, losses), grad, rows * classes);
+    const bool may_split = options.reduction == XENT_NONE;
+    float *lse = options.lse;
+    options.executor = way->executor;
+    for (size_t first = 0; first < f->rows;) {
+        const size_t rows = may_split ? way_piece(way, f->rows - first) : f->rows, at = first * f->classes;
+        if (lse)
+            options.lse = lse + first;
+        const uint64_t control = way_enter(way);
+        const xent_status status =
+            xent_fused_f32(logits + at, f->targets + first, rows, f->classes, f->loss + first, grad + at, &options);
+        way_leave(control);
+        expect_status(what, status, XENT_OK);
+        first += rows;
+    }
 }
 
-static uint64_t run_problem(uint64_t hash, struct rng *rng, enum kind kind, size_t classes)
+static uint64_t run_fused(uint64_t hash, const struct way *way, const struct fused *f, xent_options options)
 {
-    const size_t rows = classes < 100 ? 19 : classes < 2000 ? 5 : 1;
-    float *logits = allocate(rows * classes * sizeof(float)), *weights = allocate(classes * sizeof(float));
-    float *work = allocate((rows * classes + 2 * rows) * sizeof(float));
-    int32_t *targets = allocate(rows * sizeof(int32_t));
+    const size_t losses = options.reduction == XENT_NONE ? f->rows : 1, count = f->rows * f->classes;
+    options.lse = f->lse;
+    call_fused(way, f, f->logits, options, f->out, "fused");
+    hash = golden_mix_coarse(golden_mix(hash, f->loss, losses), way, f->lse, f->rows);
+    hash = golden_mix(hash, f->out, count);
+    memcpy(f->out, f->logits, count * sizeof(float));
+    call_fused(way, f, f->out, options, f->out, "fused in place");
+    return golden_mix(golden_mix(hash, f->loss, losses), f->out, count);
+}
+
+/* The functions without targets. */
+static uint64_t run_rows(uint64_t hash, const struct way *way, const struct fused *f)
+{
+    for (int function = 0; function < 3; function++) {
+        for (size_t first = 0; first < f->rows;) {
+            const size_t rows = way_piece(way, f->rows - first), at = first * f->classes;
+            const float *x = f->logits + at;
+            const uint64_t control = way_enter(way);
+            const xent_status status = function == 0   ? xent_logsumexp_f32(x, rows, f->classes, 0, f->lse + first)
+                                       : function == 1 ? xent_softmax_f32(x, rows, f->classes, 0, f->out + at, 0)
+                                                       : xent_log_softmax_f32(x, rows, f->classes, 0, f->out + at, 0);
+            way_leave(control);
+            expect_status("softmax, logsumexp or log-softmax", status, XENT_OK);
+            first += rows;
+        }
+        if (function == 1)
+            hash = golden_mix(hash, f->out, f->rows * f->classes);
+        else
+            hash = golden_mix_coarse(hash, way, function == 0 ? f->lse : f->out,
+                                     function == 0 ? f->rows : f->rows * f->classes);
+    }
+    return hash;
+}
+
+static uint64_t run_problem(uint64_t hash, const struct way *way, struct rng *rng, enum kind kind, size_t classes)
+{
+    const size_t rows = classes < 100 ? 19 : classes < 2000 ? 5 : 1, room = rows * classes + 16;
+    float *memory = allocate((2 * room + classes + 2 * rows + 48) * sizeof(float)), *logits = memory + way->offset;
+    float *out = logits + room, *weights = out + room, *loss = weights + classes, *lse = loss + rows;
+    int32_t *targets = allocate((rows + 16) * sizeof(int32_t));
+    const struct fused f = {rows, classes, logits, loss, lse, out, targets + way->offset};
     for (size_t i = 0; i < rows * classes; i++)
-        logits[i] = logit(rng, kind, classes);
+        logits[i] = golden_logit(rng, kind, classes);
     for (size_t i = 0; i < rows; i++) {
-        targets[i] = rng_next(rng) % 9 == 0 && rows > 1 ? -100 : (int32_t)rng_below(rng, classes);
-        if (kind == CONFIDENT && targets[i] >= 0)
-            logits[i * classes + (size_t)targets[i]] += 15.0f;
+        f.targets[i] = rng_next(rng) % 9 == 0 && rows > 1 ? -100 : (int32_t)rng_below(rng, classes);
+        if (kind == CONFIDENT && f.targets[i] >= 0)
+            logits[i * classes + (size_t)f.targets[i]] += 15.0f;
     }
     for (size_t j = 0; j < classes; j++)
         weights[j] = (float)(rng_next(rng) % 16) * 0.125f;
@@ -85,39 +180,134 @@ static uint64_t run_problem(uint64_t hash, struct rng *rng, enum kind kind, size
     for (xent_reduction reduction = XENT_MEAN; reduction <= XENT_NONE; reduction++) {
         xent_options options = XENT_OPTIONS_INIT;
         options.reduction = reduction;
-        hash = run_fused(hash, logits, targets, rows, classes, options, work);
+        hash = run_fused(hash, way, &f, options);
         options.class_weights = weights;
-        hash = run_fused(hash, logits, targets, rows, classes, options, work);
+        hash = run_fused(hash, way, &f, options);
         options.label_smoothing = 0.125f;
-        hash = run_fused(hash, logits, targets, rows, classes, options, work);
+        hash = run_fused(hash, way, &f, options);
     }
-    expect_status("logsumexp", xent_logsumexp_f32(logits, rows, classes, 0, work), XENT_OK);
-    hash = mix(hash, work, rows);
-    expect_status("softmax", xent_softmax_f32(logits, rows, classes, 0, work, 0), XENT_OK);
-    hash = mix(hash, work, rows * classes);
-    expect_status("log-softmax", xent_log_softmax_f32(logits, rows, classes, 0, work, 0), XENT_OK);
-    hash = mix(hash, work, rows * classes);
-    free(logits);
-    free(weights);
-    free(work);
+    hash = run_rows(hash, way, &f);
+    free(memory);
     free(targets);
     return hash;
 }
 
+static uint64_t golden_fused(const struct way *way)
+{
+    struct rng rng = {UINT64_C(20240229)};
+    uint64_t hash = GOLDEN_START;
+    for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
+        for (int kind = 0; kind < KINDS; kind++)
+            hash = run_problem(hash, way, &rng, (enum kind)kind, sizes[s]);
+    return hash;
+}
+
+static void expect_fused(const struct way *way)
+{
+    const uint64_t hash = golden_fused(way);
+    if (hash != expected_fingerprint)
+        fail_case("fused calls: %016" PRIx64 ", expected %016" PRIx64, hash, expected_fingerprint);
+}
+
+static void expect_general(const struct way *way)
+{
+    const uint64_t hash = golden_general(way, XENT_F32);
+    if (hash != expected_general)
+        fail_case("general calls: %016" PRIx64 ", expected %016" PRIx64, hash, expected_general);
+}
+
+static void expect_doubles(const struct way *way)
+{
+    const uint64_t hash = golden_general(way, XENT_F64);
+    if (hash != expected_doubles)
+        fail_case("calls with doubles: %016" PRIx64 ", expected %016" PRIx64, hash, expected_doubles);
+}
+
 START_TEST(fingerprint)
 {
+    const struct way plain = {0};
     ck_assert_int_eq(xent_numerics_version(), 1);
     for (const char *const *isa = xent_isas(); *isa; isa++) {
-        struct rng rng = {UINT64_C(20240229)};
-        uint64_t hash = UINT64_C(0xcbf29ce484222325);
         use_kernel(*isa);
-        for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
-            for (int kind = 0; kind < KINDS; kind++)
-                hash = run_problem(hash, &rng, (enum kind)kind, sizes[s]);
-        note("%s: %016" PRIx64, *isa, hash);
         name_case("fingerprint, %s", *isa);
-        if (hash != expected_fingerprint)
-            fail_case("%016" PRIx64 ", expected %016" PRIx64, hash, expected_fingerprint);
+        expect_fused(&plain);
+        expect_general(&plain);
+        expect_doubles(&plain);
+        note("%s: %016" PRIx64 " %016" PRIx64 " %016" PRIx64, *isa, expected_fingerprint, expected_general,
+             expected_doubles);
+    }
+}
+END_TEST
+
+/* The kernels that a test of ways goes through. The scalar one takes so long that it is left to a larger scale. */
+static bool takes_ways(const char *isa)
+{
+    return strcmp(isa, "scalar") != 0 || !xent_isas()[1] || test_scale() > 1;
+}
+
+START_TEST(thread_counts)
+{
+    static const size_t threads[] = {1, 2, 3, 7, 16};
+    struct rng rng = rng_stream(1);
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        for (size_t i = 0; takes_ways(*isa) && i < sizeof threads / sizeof threads[0]; i++) {
+            if (!scaled_chance(&rng))
+                continue;
+            struct watched watched;
+            watched_init(&watched, AT_ONCE, threads[i], i);
+            const struct way way = {.executor = &watched.executor};
+            name_case("%s, %zu threads", *isa, threads[i]);
+            expect_fused(&way);
+            expect_general(&way);
+        }
+    }
+}
+END_TEST
+
+START_TEST(offsets)
+{
+    struct rng rng = rng_stream(2);
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        for (size_t offset = 1; takes_ways(*isa) && offset < 16; offset++) {
+            const struct way way = {.offset = offset};
+            name_case("%s, arrays %zu numbers past a cache line", *isa, offset);
+            if (!scaled_chance(&rng))
+                continue;
+            expect_fused(&way);
+            if (offset % 5 == 0 || test_scale() > 1)
+                expect_general(&way);
+        }
+    }
+}
+END_TEST
+
+START_TEST(flushes)
+{
+    const struct way usual = {.coarse = true}, flushed = {.coarse = true, .flush = true};
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        name_case("%s, subnormal numbers flushed", *isa);
+        if (golden_fused(&flushed) != golden_fused(&usual))
+            fail_case("fused calls are not what they are without a flush");
+        if (golden_general(&flushed, XENT_F32) != golden_general(&usual, XENT_F32))
+            fail_case("general calls are not what they are without a flush");
+    }
+}
+END_TEST
+
+START_TEST(splits)
+{
+    struct rng rng = rng_stream(3);
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        for (size_t i = 0; takes_ways(*isa) && i < scaled(2); i++) {
+            const struct way way = {.split = &rng};
+            name_case("%s, batches in pieces", *isa);
+            expect_fused(&way);
+            expect_general(&way);
+        }
     }
 }
 END_TEST
@@ -126,5 +316,9 @@ int main(void)
 {
     Suite *suite = suite_create("golden");
     tcase_add_test(add_case(suite, "fingerprint"), fingerprint);
+    tcase_add_test(add_case(suite, "threads"), thread_counts);
+    tcase_add_test(add_case(suite, "offsets"), offsets);
+    tcase_add_test(add_case(suite, "flushes"), flushes);
+    tcase_add_test(add_case(suite, "splits"), splits);
     return run_suite(suite);
 }
