@@ -2,6 +2,8 @@
 #ifndef XENT_DISPATCH_CPU_H
 #define XENT_DISPATCH_CPU_H
 
+#include "kernels/names.h"
+
 #include <stdint.h>
 
 /* How to ask an x86 CPU, so that tests can answer in its place. */

@@ -2,6 +2,7 @@
 #ifndef XENT_DISPATCH_PROBLEM_H
 #define XENT_DISPATCH_PROBLEM_H
 
+#include "kernels/names.h"
 #include "xent/xent.h"
 
 xent_status xent_compute(const xent_problem *problem);

@@ -7,6 +7,7 @@
 #ifndef XENT_KERNELS_KERNEL_H
 #define XENT_KERNELS_KERNEL_H
 
+#include "kernels/names.h"
 #include "kernels/row.h"
 #include "xent/xent.h"
 

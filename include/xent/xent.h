@@ -39,6 +39,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#ifdef XENT_NAMESPACE
+#include "namespace.h"
+#endif
+
 #define XENT_VERSION_MAJOR 0
 #define XENT_VERSION_MINOR 1
 #define XENT_VERSION_PATCH 0

@@ -1,0 +1,26 @@
+/*
+ * The names that the library's own files know each other by, which a namespace (xent/namespace.h) applies to as well.
+ * tools/hygiene tells if one is missing.
+ */
+#ifndef XENT_KERNELS_NAMES_H
+#define XENT_KERNELS_NAMES_H
+
+#ifdef XENT_NAMESPACE
+
+#include "xent/namespace.h"
+
+#define xent_active_kernel XENT_NAME(xent_active_kernel)
+#define xent_compute XENT_NAME(xent_compute)
+#define xent_cpu_feature_name XENT_NAME(xent_cpu_feature_name)
+#define xent_cpu_features XENT_NAME(xent_cpu_features)
+#define xent_kernel_avx2 XENT_NAME(xent_kernel_avx2)
+#define xent_kernel_avx512 XENT_NAME(xent_kernel_avx512)
+#define xent_kernel_neon XENT_NAME(xent_kernel_neon)
+#define xent_kernel_scalar XENT_NAME(xent_kernel_scalar)
+#define xent_run_cross_entropy XENT_NAME(xent_run_cross_entropy)
+#define xent_split_rows XENT_NAME(xent_split_rows)
+#define xent_x86_features XENT_NAME(xent_x86_features)
+
+#endif
+
+#endif
