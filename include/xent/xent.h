@@ -278,9 +278,9 @@ typedef struct xent_problem {
  * between those of logits).
  *
  * Error bounds. Those of xent_fused_f32. With more than one class in t, terms may cancel: loss (2^-23 + 2^-48 max_j
- * |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. Labels of negative probability are
- * taken one by one: |t_j| is then the sum of the magnitudes of its parts, and where these have both signs and x_j is
- * -inf, the loss is NaN.
+ * |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. The parts of t_j, those of labels and
+ * of smoothing, are taken one by one: if a probability is negative, |t_j| is the sum of their magnitudes, and where they
+ * have both signs and x_j is -inf, the loss is NaN.
  *
  * XENT_F64. For plain labels, with or without class weights, row weights and dloss, the same numbers in ULP of double:
  * loss 2 (also a sum or mean), gradient 3; lse 2^-53 absolute plus half an ULP. Where t has more than one class: loss

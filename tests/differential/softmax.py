@@ -244,7 +244,8 @@ class Softmax:
         plain = self.kind == "index"
         if self.kind == "probabilities":
             q, self.kept = self.targets.values.astype(np.float64), np.ones(rows, bool)
-            magnitude = q
+            # Floats take the even and the named part of a target off one by one; they cancel if this one is negative.
+            magnitude = np.abs(q) if self.dtype == np.float32 else q
         else:
             labels = self.targets.values.astype(np.int64)
             kept_labels = labels != self.ignore_index
@@ -337,7 +338,9 @@ class Softmax:
             spread = 1 + np.nan_to_num(np.nanmax(finite, axis=1, keepdims=True, initial=-np.inf) -
                                        np.nanmin(finite, axis=1, keepdims=True, initial=np.inf), posinf=0, neginf=0)
             total = magnitude.sum(axis=1, keepdims=True)
-            # PyTorch's own rounding, in double, and that of a product with r w_j (1 - a) in it.
+            # PyTorch's own rounding, in double, with sums over classes that are not compensated, and that of a product with
+            # r w_j (1 - a) in it.
+            spread = spread + self.classes / 16
             own = 2.0**-49 * (spread + np.log(self.classes) + (0 if self.dtype == np.float32 else largest)) * total
             one_class = plain and not self.smoothing
             cancelling = 0 if one_class else (2 * unit + 2.0**-48 * (1 if self.dtype == np.float32 else 2.0**-1) *
@@ -347,7 +350,8 @@ class Softmax:
             multiplied, taken = np.abs(scale * np.exp(log_p) * total), np.abs(scale * magnitude)
             larger = np.abs(grad) if one_class else np.maximum(multiplied, taken)
             self.exact_grad = grad
-            self.grad_bound = (3 * ulp(np.maximum(larger, np.abs(grad)), self.dtype) +
+            units = 8 if self.dtype == np.float64 else 3 if one_class else 4.2
+            self.grad_bound = (units * ulp(np.maximum(larger, np.abs(grad)), self.dtype) +
                                2.0**-49 * (spread + largest * 2.0**-4) * (multiplied + taken))
             kept = np.where(self.kept, loss, 0)
             self.reduced = float(kept.sum())
