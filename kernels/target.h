@@ -15,8 +15,8 @@
  *     gradient_j = scale ((n_y + rest + even W) e_j/s - t_j)
  *
  * with loss_y and the sums of kernels/row.h. So a target that is a single class costs no cancellation. y is the named
- * class of the largest share (the first of them); where that share is not positive, or x_y is -inf, there is none
- * (NO_CLASS): then x_y in moved is 0, n_y is 0, and lse takes the place of loss_y.
+ * class of the largest share (the first of them); where no share is positive, or x_y is -inf (for probabilities: and y is
+ * not all there is), there is none (NO_CLASS): then x_y in moved is 0, n_y is 0, and lse takes the place of loss_y.
  */
 #ifndef XENT_KERNELS_TARGET_H
 #define XENT_KERNELS_TARGET_H
