@@ -15,24 +15,6 @@ static xent_status call(void *context, const xent_executor *executor)
     return xent_bce_f32(p->logits, p->targets, p->rows, p->classes, p->loss, p->grad, &p->options);
 }
 
-static size_t some_stride(struct fuzz_input *in, size_t classes)
-{
-    const size_t pad = fuzz_below(in, 64);
-    switch (fuzz_below(in, 4)) {
-    case 0:
-        return classes + pad;
-    case 1:
-        return pad < 4 ? pad : classes;
-    default:
-        return 0;
-    }
-}
-
-static size_t elements(size_t rows, size_t classes, size_t stride)
-{
-    return rows == 0 ? 0 : (rows - 1) * (stride ? stride : classes) + classes;
-}
-
 /* Weights of any strides, or of one with which they cannot be. */
 static void add_weights(struct fuzz_input *in, struct fuzz_case *c, struct problem *p)
 {
@@ -58,25 +40,26 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct problem p = {.rows = fuzz_size(&in), .classes = fuzz_size(&in), .options = XENT_BCE_OPTIONS_INIT};
     xent_bce_options *o = &p.options;
     const size_t threads = 1 + fuzz_below(&in, 20), offset = fuzz_below(&in, 16);
-    o->logits_stride = some_stride(&in, p.classes);
-    o->targets_stride = some_stride(&in, p.classes);
+    o->logits_stride = fuzz_row_stride(&in, p.classes);
+    o->targets_stride = fuzz_row_stride(&in, p.classes);
     const bool in_place = fuzz_one_in(&in, 3), no_grad = fuzz_one_in(&in, 4), vast = fuzz_one_in(&in, 64);
-    o->grad_stride = in_place ? o->logits_stride : some_stride(&in, p.classes);
-    while (elements(p.rows, p.classes, o->logits_stride) + elements(p.rows, p.classes, o->targets_stride) +
-               elements(p.rows, p.classes, o->grad_stride) >
+    o->grad_stride = in_place ? o->logits_stride : fuzz_row_stride(&in, p.classes);
+    while (fuzz_row_elements(p.rows, p.classes, o->logits_stride) +
+               fuzz_row_elements(p.rows, p.classes, o->targets_stride) +
+               fuzz_row_elements(p.rows, p.classes, o->grad_stride) >
            60000)
         p.rows /= 2;
     o->reduction = fuzz_reduction(&in);
 
-    const size_t count = offset + elements(p.rows, p.classes, o->logits_stride);
+    const size_t count = offset + fuzz_row_elements(p.rows, p.classes, o->logits_stride);
     float *logits = fuzz_add(&c, FUZZ_F32, count * sizeof(float), in_place);
     fuzz_fill(&in, logits, FUZZ_F32, count, FUZZ_ANY);
     p.logits = logits + offset;
     if (in_place)
         p.grad = logits + (fuzz_one_in(&in, 32) ? 0 : offset);
     else if (!no_grad)
-        p.grad = fuzz_add(&c, FUZZ_F32, elements(p.rows, p.classes, o->grad_stride) * sizeof(float), true);
-    const size_t t = elements(p.rows, p.classes, o->targets_stride);
+        p.grad = fuzz_add(&c, FUZZ_F32, fuzz_row_elements(p.rows, p.classes, o->grad_stride) * sizeof(float), true);
+    const size_t t = fuzz_row_elements(p.rows, p.classes, o->targets_stride);
     float *targets = fuzz_add(&c, FUZZ_F32, t * sizeof(float), false);
     fuzz_fill(&in, targets, FUZZ_F32, t, FUZZ_ANY);
     p.targets = targets;

@@ -299,3 +299,44 @@ xent_status fuzz_run(struct fuzz_case *c, fuzz_call call, void *context, size_t 
         fuzz_fail("no scalar kernel");
     return expected;
 }
+
+size_t fuzz_row_stride(struct fuzz_input *in, size_t classes)
+{
+    const size_t pad = fuzz_below(in, 64);
+    switch (fuzz_below(in, 4)) {
+    case 0:
+        return classes + pad;
+    case 1:
+        return pad < 4 ? pad : classes;
+    default:
+        return 0;
+    }
+}
+
+size_t fuzz_row_elements(size_t rows, size_t classes, size_t stride)
+{
+    return rows == 0 ? 0 : (rows - 1) * (stride ? stride : classes) + classes;
+}
+
+void fuzz_labels(struct fuzz_input *in, void *data, xent_targets type, size_t count, size_t classes,
+                 int64_t ignore_index, unsigned bad)
+{
+    for (size_t i = 0; i < count; i++) {
+        in->state = in->state * 6364136223846793005u + 1442695040888963407u;
+        const uint32_t die = (uint32_t)(in->state >> 32);
+        int64_t label = classes > 0 ? (int64_t)(die / 64 % classes) : 0;
+        const int64_t most = type == XENT_LABELS_U8 ? UINT8_MAX : type == XENT_LABELS_U16 ? UINT16_MAX : INT64_MAX;
+        if (die % 8 == 0 && (most == INT64_MAX || (ignore_index >= 0 && ignore_index <= most)))
+            label = ignore_index;
+        if (bad > 0 && die % 64 == 1)
+            label = bad == 1 ? (int64_t)classes : bad == 2 ? -1 : (int64_t)((uint64_t)die << 33 | die);
+        if (type == XENT_LABELS_I64)
+            ((int64_t *)data)[i] = label;
+        else if (type == XENT_LABELS_U8)
+            ((uint8_t *)data)[i] = (uint8_t)label;
+        else if (type == XENT_LABELS_U16)
+            ((uint16_t *)data)[i] = (uint16_t)label;
+        else
+            ((int32_t *)data)[i] = (int32_t)label;
+    }
+}

@@ -38,6 +38,15 @@ enum fuzz_type { FUZZ_BYTES, FUZZ_F32, FUZZ_F64 };
 enum fuzz_range { FUZZ_ANY, FUZZ_FINITE, FUZZ_WEIGHTS };
 void fuzz_fill(struct fuzz_input *in, void *data, enum fuzz_type type, size_t count, enum fuzz_range range);
 
+/* Labels of such a type, some of them ignored; bad: of which kind one in 64 is not allowed (0: none is). */
+void fuzz_labels(struct fuzz_input *in, void *data, xent_targets type, size_t count, size_t classes,
+                 int64_t ignore_index, unsigned bad);
+
+/* Usually 0, which means no gap, or as many elements as there are classes or more; sometimes too few. */
+size_t fuzz_row_stride(struct fuzz_input *in, size_t classes);
+/* From the first to the last element of rows with such a stride. */
+size_t fuzz_row_elements(size_t rows, size_t classes, size_t stride);
+
 /* The arrays of a call. */
 struct fuzz_array {
     enum fuzz_type type;

@@ -94,29 +94,6 @@ static xent_status call(void *context, const xent_executor *executor)
     return xent_cross_entropy(problem->given);
 }
 
-static void fill_labels(struct fuzz_input *in, void *data, xent_targets type, size_t count, size_t classes,
-                        int64_t ignore_index, unsigned bad)
-{
-    for (size_t i = 0; i < count; i++) {
-        in->state = in->state * 6364136223846793005u + 1442695040888963407u;
-        const uint32_t die = (uint32_t)(in->state >> 32);
-        int64_t label = classes > 0 ? (int64_t)(die / 64 % classes) : 0;
-        const int64_t most = type == XENT_LABELS_U8 ? UINT8_MAX : type == XENT_LABELS_U16 ? UINT16_MAX : INT64_MAX;
-        if (die % 8 == 0 && (most == INT64_MAX || (ignore_index >= 0 && ignore_index <= most)))
-            label = ignore_index;
-        if (bad > 0 && die % 64 == 1)
-            label = bad == 1 ? (int64_t)classes : bad == 2 ? -1 : (int64_t)((uint64_t)die << 33 | die);
-        if (type == XENT_LABELS_I64)
-            ((int64_t *)data)[i] = label;
-        else if (type == XENT_LABELS_U8)
-            ((uint8_t *)data)[i] = (uint8_t)label;
-        else if (type == XENT_LABELS_U16)
-            ((uint16_t *)data)[i] = (uint16_t)label;
-        else
-            ((int32_t *)data)[i] = (int32_t)label;
-    }
-}
-
 static size_t label_size(xent_targets type)
 {
     switch (type) {
@@ -197,7 +174,7 @@ static bool add_targets(struct fuzz_input *in, struct fuzz_case *c, struct probl
     if (soft)
         fuzz_fill(in, targets, type, count, FUZZ_FINITE);
     else
-        fill_labels(in, targets, p->target_type, count, s->extent, p->ignore_index,
+        fuzz_labels(in, targets, p->target_type, count, s->extent, p->ignore_index,
                     fuzz_one_in(in, 8) ? 1 + (unsigned)fuzz_below(in, 3) : 0);
     if (fuzz_one_in(in, 64))
         p->targets = NULL;

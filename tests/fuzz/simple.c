@@ -35,41 +35,6 @@ static xent_status call(void *context, const xent_executor *executor)
     }
 }
 
-/* Usually 0, which means no gap, or as many elements as there are classes or more; sometimes too few. */
-static size_t some_stride(struct fuzz_input *in, size_t classes)
-{
-    const size_t pad = fuzz_below(in, 64);
-    switch (fuzz_below(in, 4)) {
-    case 0:
-        return classes + pad;
-    case 1:
-        return pad < 4 ? pad : classes;
-    default:
-        return 0;
-    }
-}
-
-static size_t elements(size_t rows, size_t classes, size_t stride)
-{
-    return rows == 0 ? 0 : (rows - 1) * (stride ? stride : classes) + classes;
-}
-
-static void fill_targets(struct fuzz_input *in, void *targets, bool wide, size_t rows, size_t classes,
-                         int64_t ignore_index, unsigned bad)
-{
-    for (size_t i = 0; i < rows; i++) {
-        in->state = in->state * 6364136223846793005u + 1442695040888963407u;
-        const uint32_t die = (uint32_t)(in->state >> 32);
-        int64_t target = die % 8 == 0 || classes == 0 ? ignore_index : (int64_t)(die / 64 % classes);
-        if (bad > 0 && die % 64 == 1)
-            target = bad == 1 ? (int64_t)classes : bad == 2 ? -1 : (int64_t)((uint64_t)die << 33 | die);
-        if (wide)
-            ((int64_t *)targets)[i] = target;
-        else
-            ((int32_t *)targets)[i] = (int32_t)target;
-    }
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const int64_t ignored[] = {-100, -1, 0, 1, INT32_MIN, INT32_MAX, INT64_MIN, INT64_MAX, (int64_t)1 << 32};
@@ -80,20 +45,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                         .classes = fuzz_size(&in),
                         .options = XENT_OPTIONS_INIT};
     const size_t threads = 1 + fuzz_below(&in, 20), offset = fuzz_below(&in, 16);
-    p.stride = some_stride(&in, p.classes);
+    p.stride = fuzz_row_stride(&in, p.classes);
     const bool in_place = fuzz_one_in(&in, 3), no_out = fuzz_one_in(&in, 8), vast = fuzz_one_in(&in, 64);
-    p.out_stride = in_place ? p.stride : some_stride(&in, p.classes);
-    while (elements(p.rows, p.classes, p.stride) > 40000 || elements(p.rows, p.classes, p.out_stride) > 40000)
+    p.out_stride = in_place ? p.stride : fuzz_row_stride(&in, p.classes);
+    while (fuzz_row_elements(p.rows, p.classes, p.stride) > 40000 ||
+           fuzz_row_elements(p.rows, p.classes, p.out_stride) > 40000)
         p.rows /= 2;
 
-    const size_t count = offset + elements(p.rows, p.classes, p.stride);
+    const size_t count = offset + fuzz_row_elements(p.rows, p.classes, p.stride);
     float *logits = fuzz_add(&c, FUZZ_F32, count * sizeof(float), in_place);
     fuzz_fill(&in, logits, FUZZ_F32, count, FUZZ_ANY);
     p.logits = logits + offset;
     if (in_place)
         p.out = logits + (fuzz_one_in(&in, 32) ? 0 : offset);
     else if (!no_out)
-        p.out = fuzz_add(&c, FUZZ_F32, elements(p.rows, p.classes, p.out_stride) * sizeof(float), true);
+        p.out = fuzz_add(&c, FUZZ_F32, fuzz_row_elements(p.rows, p.classes, p.out_stride) * sizeof(float), true);
 
     size_t bad = SIZE_MAX;
     if (p.operation <= FUSED_I64) {
@@ -115,8 +81,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             o->error_row = &bad;
         p.loss = fuzz_add(&c, FUZZ_F32, (o->reduction == XENT_NONE ? p.rows : 1) * sizeof(float), true);
         void *targets = fuzz_add(&c, FUZZ_BYTES, p.rows * (wide ? sizeof(int64_t) : sizeof(int32_t)), false);
-        fill_targets(&in, targets, wide, p.rows, p.classes, o->ignore_index,
-                     fuzz_one_in(&in, 8) ? 1 + (unsigned)fuzz_below(&in, 3) : 0);
+        fuzz_labels(&in, targets, wide ? XENT_LABELS_I64 : XENT_LABELS_I32, p.rows, p.classes, o->ignore_index,
+                    fuzz_one_in(&in, 8) ? 1 + (unsigned)fuzz_below(&in, 3) : 0);
         p.targets = targets;
         p.no_options = o->reduction == XENT_MEAN && p.stride == 0 && p.out_stride == 0 && fuzz_one_in(&in, 4);
     } else if (p.operation == LOGSUMEXP) {
