@@ -67,18 +67,18 @@ static inline struct row_result row_finish(double others, double e, double z)
     return (struct row_result){small ? log : log_sum - z, log_sum, sum};
 }
 
-/* A multiplier's magnitude as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo,
-   e * lo is not a subnormal that the caller's control bits could flush. hi is rounded to 24 bits by additions: gcc 12
-   takes a conversion to float and back for nothing where it makes vectors of eight of them (AVX-512), and lo is 0. */
+/* A multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo, e * lo is not
+   a subnormal that the caller's control bits could flush. hi is rounded to 24 bits by additions: gcc 12 takes a
+   conversion to float and back for nothing where it makes vectors of eight of them (AVX-512), and lo is 0. */
 struct multiplier {
     int exponent;
     float hi, lo;
 };
 
+/* v has no sign, not even that of -0. */
 static inline struct multiplier row_multiplier(double v)
 {
-    const uint64_t magnitude = f64_bits(v) & INT64_MAX; /* also of a -0, a negative quotient that has vanished */
-    const uint64_t rounded = (magnitude + (UINT64_C(1) << 20)) & ~((UINT64_C(1) << 21) - 1);
+    const uint64_t rounded = (f64_bits(v) + (UINT64_C(1) << 20)) & ~((UINT64_C(1) << 21) - 1);
     const uint64_t one = UINT64_C(1023) << 52, significand_bits = (UINT64_C(1) << 52) - 1;
     const double significand = f64_from_bits((rounded & significand_bits) | one);
     const double hi = (significand + 0x1p29) - 0x1p29;
