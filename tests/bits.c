@@ -39,18 +39,6 @@ START_TEST(every_size)
 }
 END_TEST
 
-/* Rows so long that their chunks are (docs/numerics.md, section 3). */
-START_TEST(long_chunks)
-{
-    struct rng rng = rng_stream(10);
-    struct batch batch = batch_new(1, 256 * 8192 + 1 + rng_below(&rng, 100000));
-    name_case("long chunks: %zu classes", batch.classes);
-    batch_fill(&batch, &rng);
-    batch_check(&batch, &rng);
-    batch_free(&batch);
-}
-END_TEST
-
 START_TEST(every_kind)
 {
     struct rng rng = rng_stream(2);
@@ -293,7 +281,6 @@ int main(void)
 {
     Suite *suite = suite_create("bits");
     tcase_add_test(add_case(suite, "sizes"), every_size);
-    tcase_add_test(add_case(suite, "long chunks"), long_chunks);
     tcase_add_test(add_case(suite, "kinds"), every_kind);
     tcase_add_test(add_case(suite, "offsets"), every_offset);
     tcase_add_test(add_case(suite, "magnitudes"), every_magnitude);

@@ -239,6 +239,39 @@ START_TEST(fingerprint)
 }
 END_TEST
 
+/* Where near rows end (docs/numerics.md, section 2): a row whose largest logit is exactly there is taken as its
+   definition says, which shows only in the last bits of its probabilities. */
+START_TEST(frame_bounds)
+{
+    static const struct {
+        float largest;
+        uint64_t expected;
+    } rows[] = {{-256.0f, UINT64_C(0xc49441cf6acb70b9)},
+                {-0x1.000002p8f, UINT64_C(0xaeb285184f166bc6)},
+                {0x1.fffffep8f, UINT64_C(0xa3a0646d765edd34)},
+                {512.0f, UINT64_C(0xaeb285184f166bc6)}};
+    enum { CLASSES = 200 };
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+            struct rng rng = {UINT64_C(20240302)}; /* not the test's seed */
+            name_case("%s", *isa);
+            float x[CLASSES], p[CLASSES];
+            for (size_t j = 0; j < CLASSES; j++) {
+                const float z = bell(&rng);
+                x[j] = rows[i].largest - (z < 0 ? -z : z);
+            }
+            x[CLASSES / 2] = rows[i].largest;
+            ck_assert_int_eq(xent_softmax_f32(x, 1, CLASSES, CLASSES, p, CLASSES), XENT_OK);
+            const uint64_t got = golden_mix(UINT64_C(0xcbf29ce484222325), p, CLASSES);
+            if (got != rows[i].expected)
+                fail_case("largest logit %a: fingerprint %016" PRIx64 ", not %016" PRIx64, (double)rows[i].largest, got,
+                          rows[i].expected);
+        }
+    }
+}
+END_TEST
+
 /* The kernels that a test of ways goes through. The scalar one takes so long that it is left to a larger scale. */
 static bool takes_ways(const char *isa)
 {
@@ -316,6 +349,7 @@ int main(void)
 {
     Suite *suite = suite_create("golden");
     tcase_add_test(add_case(suite, "fingerprint"), fingerprint);
+    tcase_add_test(add_case(suite, "frames"), frame_bounds);
     tcase_add_test(add_case(suite, "threads"), thread_counts);
     tcase_add_test(add_case(suite, "offsets"), offsets);
     tcase_add_test(add_case(suite, "flushes"), flushes);

@@ -1,8 +1,8 @@
 /*
- * The double-precision functions of kernels/f64.h against MPFR, on dense samples: 2^16 points each (a tenth in an
- * emulator), or 2^23 with --all.
+ * The double-precision functions of kernels/f64.h and row.h against MPFR, on dense samples: 2^16 points each (a tenth
+ * in an emulator), or 2^23 with --all.
  */
-#include "kernels/f64.h"
+#include "kernels/row.h"
 
 #include "run.h"
 
@@ -180,6 +180,31 @@ START_TEST(logarithm_of_one_plus)
 }
 END_TEST
 
+static void loss_at(struct worst *small, struct worst *large, double z, double u)
+{
+    const double e = XENT_K * f64_exp(z), others = u * e;
+    mpfr_set_d(exact, others, MPFR_RNDN);
+    mpfr_div_d(exact, exact, e, MPFR_RNDN);
+    mpfr_log1p(exact, exact, MPFR_RNDN);
+    compare(u < 0.4142 ? small : large, row_finish(others, e, z).loss, 0, u);
+}
+
+/* A loss whose target has most of the sum is as exact as its log1p, wherever the row's logits are; any other one is a
+   difference of numbers up to 512. */
+START_TEST(losses)
+{
+    exact_init();
+    struct worst small = {0, 0}, large = {0, 0};
+    for (uint64_t i = 0; i < points; ++i) {
+        loss_at(&small, &large, uniform(-512, 512), point(i, 0, 0.4142 * (1 - 0x1p-50)));
+        loss_at(&small, &large, uniform(-512, 512), exp2(uniform(-100, 100)));
+    }
+    judge("losses up to 0.34", &small, 0x1p-50);
+    judge("losses above", &large, 0x1p-42);
+    exact_clear();
+}
+END_TEST
+
 /* Rounding to float as the language does it, which with the usual control bits is gradual too. */
 START_TEST(conversions)
 {
@@ -212,6 +237,7 @@ int main(int argc, char **argv)
     tcase_add_test(tests, inverse_hyperbolic_tangent);
     tcase_add_test(tests, logarithm);
     tcase_add_test(tests, logarithm_of_one_plus);
+    tcase_add_test(tests, losses);
     tcase_add_test(tests, conversions);
     return run_case("f64", tests);
 }

@@ -76,23 +76,28 @@ static void fill(struct rng *rng, float *logits, int32_t *targets, size_t rows, 
     }
 }
 
+static struct xent_job job_of(const float *logits, const int32_t *targets, size_t classes)
+{
+    return (struct xent_job){.logits = logits,
+                             .logits_strides = {classes, 1, 0},
+                             .classes = classes,
+                             .inner = 1,
+                             .labels = 1,
+                             .targets32 = targets,
+                             .targets = targets,
+                             .targets_strides = {1, 1, 0},
+                             .ignore_index = -100,
+                             .grad_scale = 1,
+                             .target_weight = 1,
+                             .weights_sum = (double)classes};
+}
+
 static void check_shape(struct rng *rng, size_t rows, size_t classes, bool confident)
 {
     float *logits = allocate(rows * classes * sizeof *logits);
     int32_t *targets = allocate(rows * sizeof *targets);
     fill(rng, logits, targets, rows, classes, confident);
-    struct xent_job job = {.logits = logits,
-                           .logits_strides = {classes, 1, 0},
-                           .classes = classes,
-                           .inner = 1,
-                           .labels = 1,
-                           .targets32 = targets,
-                           .targets = targets,
-                           .targets_strides = {1, 1, 0},
-                           .ignore_index = -100,
-                           .grad_scale = 1,
-                           .target_weight = 1,
-                           .weights_sum = (double)classes};
+    const struct xent_job job = job_of(logits, targets, classes);
     for (const char *const *isa = xent_isas(); *isa; isa++) {
         use_kernel(*isa);
         name_case("%zu rows of %zu classes, %s", rows, classes, confident ? "confident" : "any");
@@ -122,9 +127,66 @@ START_TEST(order_of_sums)
 }
 END_TEST
 
+/* No two tasks add to one group: with all of the sum in any one group of rows, it has the same bits whichever task
+   comes first. */
+START_TEST(groups_of_tasks)
+{
+    enum { ROWS = 1025, CLASSES = 150, GROUP = 8 };
+    struct rng rng = rng_stream(3);
+    float *logits = allocate(ROWS * CLASSES * sizeof *logits);
+    int32_t targets[ROWS], confident[ROWS];
+    fill(&rng, logits, confident, ROWS, CLASSES, true);
+    memcpy(targets, confident, sizeof targets);
+    const struct xent_job job = job_of(logits, targets, CLASSES);
+    /* Every group twice: two orders may round to the same. */
+    for (size_t k = 0; k < 2 * ((ROWS - 1) / GROUP + 1); k++) {
+        const size_t first = k / 2 * GROUP, last = first + GROUP < ROWS ? first + GROUP : ROWS;
+        for (size_t i = first; i < last; i++)
+            targets[i] = (int32_t)rng_below(&rng, CLASSES);
+        const double expected = run(&job, ROWS, NULL);
+        for (size_t threads = 2; threads <= 8; threads *= 2) {
+            struct watched watched;
+            watched_init(&watched, REVERSED, threads, 0);
+            name_case("rows %zu to %zu, %s", first, last, watched_describe(&watched).text);
+            expect_sum(run(&job, ROWS, &watched.executor), expected);
+        }
+        memcpy(targets, confident, sizeof targets);
+    }
+    free(logits);
+}
+END_TEST
+
+/* Rows so long that their chunks are longer than others' (docs/numerics.md, section 3): the same order in every kernel,
+   and where a row is cut up. */
+START_TEST(long_chunks)
+{
+    struct rng rng = rng_stream(2);
+    const size_t classes = 256 * 8192 + 1 + rng_below(&rng, 100000);
+    float *logits = allocate(classes * sizeof *logits);
+    for (int repeat = 0; repeat < 4; repeat++) {
+        int32_t target;
+        fill(&rng, logits, &target, 1, classes, true);
+        const struct xent_job job = job_of(logits, &target, classes);
+        struct watched watched;
+        watched_init(&watched, IN_ORDER, 3, rng_next(&rng));
+        use_kernel("scalar");
+        const double expected = run(&job, 1, NULL);
+        for (const char *const *isa = xent_isas(); *isa; isa++) {
+            use_kernel(*isa);
+            name_case("%zu classes, %s, repeat %d", classes, *isa, repeat);
+            expect_sum(run(&job, 1, NULL), expected);
+            expect_sum(run(&job, 1, &watched.executor), expected);
+        }
+    }
+    free(logits);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sums");
     tcase_add_test(add_case(suite, "order"), order_of_sums);
+    tcase_add_test(add_case(suite, "groups"), groups_of_tasks);
+    tcase_add_test(add_case(suite, "long chunks"), long_chunks);
     return run_suite(suite);
 }
