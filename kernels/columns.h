@@ -184,7 +184,7 @@ static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, d
         others[i] *= 0x1p896;
 }
 
-/* The sums of w_j x_j; w NULL: all 1. */
+/* The sums of w_j x_j. */
 static void columns_dot(struct column_place at, size_t classes, const float *w, double *D)
 {
     const size_t lanes = classes < XENT_LANES ? classes : XENT_LANES;
@@ -199,18 +199,67 @@ static void columns_dot(struct column_place at, size_t classes, const float *w, 
             vw *lane = &sum[i % XENT_LANES];
             float logits[VW], factor[VW];
             vstore(logits, column[i - j]);
-            if (!w) {
-                *lane = vw_plus(*lane, vw_widen(logits));
-            } else if (w[i] != 0) {
-                vstore(factor, vset(w[i]));
+            vstore(factor, vset(w[i]));
+            if (w[i] != 0)
                 *lane = vw_plus_exact(*lane, vw_widen(factor), vw_widen(logits));
-            }
         }
     }
     for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
         for (size_t l = 0; l < half && l + half < lanes; ++l)
             sum[l] = vw_plus(sum[l], sum[l + half]);
     vw_store(D, &sum[0]);
+}
+
+/* The sums of logits that all lie in the window (see struct logit_sum). Returns whether they do. */
+static bool columns_logit_sum(struct column_place at, size_t classes, double *D)
+{
+    const size_t lanes = classes < XENT_SLICE_LANES ? classes : XENT_SLICE_LANES;
+    vf r[XENT_SLICE_LANES];
+    vi n = viset(0), stray = viset(0);
+    for (size_t l = 0; l < lanes; ++l)
+        r[l] = vset(0.0f);
+    for (size_t j = 0; j < classes; j += 4) {
+        vf column[4];
+        load_columns(at, j, columns_left(classes, j), column);
+        for (size_t i = j; i < classes && i < j + 4; ++i) {
+            const vf t = exp_round(column[i - j]);
+            stray = vior(stray, vstray(t, t, rounder_bits));
+            n = viadd(n, visub(vbits(t), viset(rounder_bits - WINDOW_LOW)));
+            r[i % XENT_SLICE_LANES] = vsub(r[i % XENT_SLICE_LANES], exp_reduce(column[i - j], t));
+        }
+    }
+    if (vany(stray, ~(WINDOW_SIZE - 1)))
+        return false;
+    vw sum[XENT_SLICE_LANES];
+    for (size_t l = 0; l < lanes; ++l) {
+        float lane[VW];
+        vstore(lane, r[l]);
+        sum[l] = vw_widen(lane);
+    }
+    for (size_t half = XENT_SLICE_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half && l + half < lanes; ++l)
+            sum[l] = vw_plus(sum[l], sum[l + half]);
+    int32_t whole[VW];
+    vistore(whole, n);
+    vw_store(D, &sum[0]);
+    for (int i = 0; i < VW; ++i)
+        D[i] = (double)whole[i] * XENT_LN2_16 - D[i];
+    return true;
+}
+
+/* The sums of w_j x_j of VW rows; w NULL: all 1. */
+static void columns_even(const float *const *x, struct column_place at, size_t classes, const float *w, double *D)
+{
+    if (w) {
+        columns_dot(at, classes, w, D);
+    } else if (!columns_logit_sum(at, classes, D)) {
+        for (int i = 0; i < VW; ++i) {
+            struct logit_sum sum;
+            logit_sum_start(&sum);
+            logit_sum_until(&sum, x[i], classes);
+            D[i] = logit_sum_end(&sum);
+        }
+    }
 }
 
 /* What is taken off each row's gradients: B w_j. B NULL: nothing; w NULL: all 1. */

@@ -11,7 +11,9 @@
 enum {
     XENT_LANES = 32,  /* class j is added to lane j mod 32 */
     XENT_CHUNK = 8192, /* the lanes are folded, and start again from zero, every so many classes, or twice, 4 times ... */
-    XENT_CHUNKS = 256  /* as many, so that a row has at most this number of chunks */
+    XENT_CHUNKS = 256, /* as many, so that a row has at most this number of chunks */
+    XENT_SLICE = 1024, /* classes whose logits are added up together: a divisor of XENT_CHUNK */
+    XENT_SLICE_LANES = 16
 };
 
 /*
@@ -34,6 +36,10 @@ enum {
 #define XENT_16LOG2E 0x1.715476p+4f
 #define XENT_LN2_16_HI 0x1.62e43p-5f   /* ln(2)/16 to 24 bits ... */
 #define XENT_LN2_16_LO -0x1.05c61p-33f /* ... and the rest */
+#define XENT_LN2_16 ((double)XENT_LN2_16_HI + (double)XENT_LN2_16_LO)
+
+/* The exponents 16 n + k for which an exponential is a normal float. */
+enum { XENT_WINDOW_LOW = -768, XENT_WINDOW_SIZE = 2048 };
 
 /* Minimax for the relative error on |r| <= ln(2)/32 with the constant term free: 0.02 * 2^-24. C1 rounds to 1. */
 #define XENT_C2 0x1.00029p-1f

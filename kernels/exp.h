@@ -2,8 +2,7 @@
 #ifndef XENT_KERNELS_EXP_H
 #define XENT_KERNELS_EXP_H
 
-/* The exponents 16 n + k for which an exponential is a normal float. */
-enum { WINDOW_LOW = -768, WINDOW_SIZE = 2048 };
+enum { WINDOW_LOW = XENT_WINDOW_LOW, WINDOW_SIZE = XENT_WINDOW_SIZE, WINDOW_BITS = 11 };
 
 #define ROUNDER 0x1.8p23f
 static const int32_t rounder_bits = 0x4b400000;

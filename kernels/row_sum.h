@@ -5,26 +5,33 @@
 enum {
     VECTORS = XENT_LANES / VW, /* that hold one element of each lane: a group */
     STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
-    PREFETCH = 1024 /* floats ahead, in place only: 4 % there; a forward loses 3 to 7 %, with the output elsewhere 15 % */
+    PREFETCH =
+        1024 /* floats ahead, in place only: 4 % there; a forward loses 3 to 7 %, with the output elsewhere 15 % */
 };
 
 /* What a pass over a row reads and leaves. */
 struct pass {
     const float *x;
-    float *keep; /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
-    size_t skip; /* the class to leave out of the sum; none if not below the number of classes */
-    struct dot *dot; /* NULL, or receives the sums that a target distribution needs */
+    float *keep;            /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
+    size_t skip;            /* the class to leave out of the sum; none if not below the number of classes */
+    struct dot *dot;        /* NULL, or receives the sums that a target distribution needs */
+    struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
 };
 
-/* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes. Stops before the
-   first step with a logit that does not fit the mode, and returns how far it came. This is the loop that everything else
-   exists to reach. */
+/* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes. Stops before
+   the first step with a logit that does not fit the mode, and returns how far it came. This is the loop that everything
+   else exists to reach. */
 static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, size_t end, vd *lanes, size_t ahead,
                                              enum mode mode, struct frame frame)
 {
     const vf ref = vset(frame.ref), cut = vset(frame.cut);
+    enum { R = XENT_SLICE_LANES / VW };
     vd sum[VECTORS];
     memcpy(sum, lanes, sizeof sum);
+    vi even_n = viset(0);
+    vf even_r[R];
+    for (int v = 0; v < R; ++v)
+        even_r[v] = pass.even ? pass.even->r[v] : vset(0.0f);
     size_t j = begin;
     for (; j != end; j += STEP) {
         const float *x = pass.x + j;
@@ -46,6 +53,10 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
                 z[i] = measured(vload(x + (v + i) * VW), mode, ref);
                 r[i] = exp_reduce(unmask(z[i], mode, cut), t[v + i]);
             }
+            for (int i = 0; pass.even && i < 4; ++i) {
+                even_n = viadd(even_n, vbits(t[v + i]));
+                even_r[(v + i) % R] = vsub(even_r[(v + i) % R], r[i]);
+            }
             for (int i = 0; i < 4; ++i)
                 e[i] = remask(exp_polynomial(vtable(table, t[v + i]), r[i]), z[i], mode, cut);
             for (int i = 0; i < 4; ++i)
@@ -56,32 +67,50 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
         }
     }
     memcpy(lanes, sum, sizeof sum);
+    if (pass.even) {
+        pass.even->n = viadd(pass.even->n, even_n);
+        pass.even->vectors += (uint32_t)((j - begin) / VW);
+        for (int v = 0; v < R; ++v)
+            pass.even->r[v] = even_r[v];
+        logit_sum_advance(pass.even, j);
+    }
     return j;
 }
 
 /* Compiled apart for each use, so that nothing around it decides which registers it gets. */
 static NOINLINE size_t sum_steps_forward(const float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, NULL, 0, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, NULL, 0, NULL, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_in_place(float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, x, 0, NULL}, begin, end, lanes, PREFETCH, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, x, 0, NULL, NULL}, begin, end, lanes, PREFETCH, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_apart(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, keep, 0, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, keep, 0, NULL, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
 }
 
-/* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes from
-   memory. */
+static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
+                                      struct logit_sum *even)
+{
+    if (!keep)
+        return sum_steps_inline((struct pass){x, NULL, 0, NULL, even}, begin, end, lanes, 0, WINDOW, near_frame);
+    if (keep == x)
+        return sum_steps_inline((struct pass){keep, keep, 0, NULL, even}, begin, end, lanes, PREFETCH, WINDOW,
+                                near_frame);
+    return sum_steps_inline((struct pass){x, keep, 0, NULL, even}, begin, end, lanes, 0, WINDOW, near_frame);
+}
+
+/* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
+   from memory. */
 static NOINLINE size_t sum_steps_slice(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
 {
     if (!keep)
-        return sum_steps_inline((struct pass){x, NULL, 0, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
-    return sum_steps_inline((struct pass){x, keep, 0, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
+        return sum_steps_inline((struct pass){x, NULL, 0, NULL, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){x, keep, 0, NULL, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
 }
 
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
@@ -90,7 +119,9 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     if (begin == end)
         return end;
     if (mode != WINDOW)
-        return sum_steps_inline(pass, begin, end, lanes, 0, mode, frame);
+        return sum_steps_inline((struct pass){pass.x, pass.keep, 0, NULL, NULL}, begin, end, lanes, 0, mode, frame);
+    if (pass.even)
+        return sum_steps_even(pass.x, pass.keep, begin, end, lanes, pass.even);
     if (pass.dot)
         return sum_steps_slice(pass.x, pass.keep, begin, end, lanes);
     if (!pass.keep)
@@ -99,8 +130,8 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
                                : sum_steps_apart(pass.x, pass.keep, begin, end, lanes);
 }
 
-/* The same for one group at class j, of which only the first count classes exist. Returns whether all logits fit the mode;
-   otherwise nothing has happened. */
+/* The same for one group at class j, of which only the first count classes exist. Returns whether all logits fit the
+   mode; otherwise nothing has happened. */
 static ALWAYS_INLINE bool sum_group(struct pass pass, size_t j, size_t count, vd *lanes, enum mode mode,
                                     struct frame frame)
 {
@@ -130,8 +161,8 @@ static ALWAYS_INLINE bool sum_group(struct pass pass, size_t j, size_t count, vd
     return true;
 }
 
-/* All classes from begin (a multiple of 32) to end, but the one to skip; stops at a step or group with a logit that does
-   not fit the mode, and returns where. */
+/* All classes from begin (a multiple of 32) to end, but the one to skip; stops at a step or group with a logit that
+   does not fit the mode, and returns where. */
 static ALWAYS_INLINE size_t sum_span(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
                                      struct frame frame)
 {
@@ -141,7 +172,11 @@ static ALWAYS_INLINE size_t sum_span(struct pass pass, size_t begin, size_t end,
         const size_t steps_end = j + (stop - j) / STEP * STEP;
         j = sum_steps(pass, j, steps_end, lanes, mode, frame);
         const size_t count = end - j < XENT_LANES ? end - j : XENT_LANES;
-        if (j < steps_end || !sum_group(pass, j, count, lanes, mode, frame))
+        if (j < steps_end)
+            return j;
+        if (pass.even && mode == WINDOW)
+            logit_sum_until(pass.even, pass.x, j + count);
+        if (!sum_group(pass, j, count, lanes, mode, frame))
             return j;
         j += count;
     }
@@ -173,8 +208,8 @@ static bool starts_in_window(const float *x, size_t begin, size_t end)
     return inside;
 }
 
-/* Adds the classes from begin (a multiple of 32) to end, wherever their logits lie, to the lanes so far, which are 2^-896
-   times too small, and folds all. */
+/* Adds the classes from begin (a multiple of 32) to end, wherever their logits lie, to the lanes so far, which are
+   2^-896 times too small, and folds all. */
 static double sum_rest(struct pass pass, size_t begin, size_t end, const vd *lanes, struct frame frame)
 {
     double lane[XENT_LANES];
@@ -246,6 +281,8 @@ static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t en
         if (kept < end)
             *mode = in_window || kept > begin || starts_in_window(pass.x, begin, end) ? MASKED : WIDE;
     }
+    if (pass.even)
+        logit_sum_until(pass.even, pass.x, end);
     if (*mode == MASKED) {
         kept = sum_span_masked(pass, kept, end, lanes);
         if (kept < end)
@@ -260,11 +297,15 @@ static size_t sum_narrow_and_dot(struct pass pass, size_t begin, size_t end, boo
     size_t kept = begin;
     for (size_t slice = begin, next; slice < end; slice = next) {
         next = end - slice < SLICE ? end : slice + SLICE;
-        dot_span(pass.dot, pass.x, slice, next);
+        if (pass.dot)
+            dot_span(pass.dot, pass.x, slice, next);
         if (kept == slice)
             kept = sum_narrow(pass, slice, next, in_window || slice > begin, lanes, mode);
+        else if (pass.even)
+            logit_sum_until(pass.even, pass.x, next);
     }
-    dot_fold(pass.dot);
+    if (pass.dot)
+        dot_fold(pass.dot);
     return kept;
 }
 
@@ -327,21 +368,24 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
         vd lanes[VECTORS];
         zero_lanes(lanes);
         const bool narrow = mode != WIDE;
-        const size_t kept = pass.dot ? sum_narrow_and_dot(pass, begin, end, begin > 0, lanes, &mode)
-                                     : sum_narrow(pass, begin, end, begin > 0, lanes, &mode);
+        const size_t kept = pass.dot || pass.even ? sum_narrow_and_dot(pass, begin, end, begin > 0, lanes, &mode)
+                                                  : sum_narrow(pass, begin, end, begin > 0, lanes, &mode);
         if (kept == end) {
             row.others += vd_fold(lanes) * 0x1p896;
             row.kept = end;
             continue;
         }
         if (narrow) {
-            /* Keeping anything takes a logit in the window, and none above is kept: then only the rest can make it far. */
+            /* Keeping anything takes a logit in the window, and none above is kept: then only the rest can make it far.
+             */
             const float max = span_max(pass.x, kept, classes);
             if (kept > 0 ? max >= XENT_NEAR_MAX : !row_is_near(max)) {
                 for (size_t rest = end; pass.dot && rest < classes; rest = chunk_end(rest, classes)) {
                     dot_span(pass.dot, pass.x, rest, chunk_end(rest, classes));
                     dot_fold(pass.dot);
                 }
+                if (pass.even)
+                    logit_sum_until(pass.even, pass.x, classes);
                 return sum_row_far(pass, kept, classes, max);
             }
             row.kept = kept;
@@ -356,7 +400,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 /* One chunk of a row that several tasks share, as if the row were near. */
 static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, struct xent_part *part)
 {
-    const struct pass pass = {x, keep, skip, NULL};
+    const struct pass pass = {x, keep, skip, NULL, NULL};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);
@@ -374,7 +418,7 @@ static void sum_part(const float *x, float *keep, size_t begin, size_t end, size
 /* The same again, for a row that has turned out far. */
 static void sum_part_far(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part)
 {
-    const struct pass pass = {x, NULL, skip, NULL};
+    const struct pass pass = {x, NULL, skip, NULL, NULL};
     vd lanes[VECTORS];
     zero_lanes(lanes);
     part->zeros = part->kept;

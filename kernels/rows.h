@@ -237,12 +237,20 @@ static struct summed sum_distribution(struct batch *b, size_t i, const struct xe
 {
     struct distribution *t = &b->t[i];
     const bool even = t->even != 0;
-    if (!even && !b->q[i])
-        return sum_row((struct pass){b->x[i], b->out[i], t->y, NULL}, b->classes);
+    const float *w = job->class_weights;
+    struct logit_sum logits;
     struct dot dot;
-    dot_start(&dot, job->class_weights, even, b->q[i], t);
-    const struct summed row = sum_row((struct pass){b->x[i], b->out[i], t->y, &dot}, b->classes);
-    t->D = even ? dot.D.sum : 0;
+    struct pass pass = {b->x[i], b->out[i], t->y, NULL, NULL};
+    if (even && !w) {
+        logit_sum_start(&logits);
+        pass.even = &logits;
+    }
+    if ((even && w) || b->q[i]) {
+        dot_start(&dot, w, even && w, b->q[i], t);
+        pass.dot = &dot;
+    }
+    const struct summed row = sum_row(pass, b->classes);
+    t->D = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
     if (b->q[i]) {
         distribution_add_others(t, job, b->row[i], dot.Q.sum, dot.P.sum);
         b->y[i] = (int64_t)t->y;
@@ -272,9 +280,10 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
         if (target != DISTRIBUTION)
             b->x_y[i] =
                 target == PLAIN_TARGET ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
-        const struct summed row = target == DISTRIBUTION
-                                      ? sum_distribution(b, i, job)
-                                      : sum_row((struct pass){b->x[i], b->out[i], (size_t)b->y[i], NULL}, b->classes);
+        const struct summed row =
+            target == DISTRIBUTION
+                ? sum_distribution(b, i, job)
+                : sum_row((struct pass){b->x[i], b->out[i], (size_t)b->y[i], NULL, NULL}, b->classes);
         b->others[i] = row.others;
         b->ref[i] = row.frame.ref;
         b->cut[i] = row.frame.cut;
@@ -401,7 +410,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
     for (int k = 0; smooth && k < BLOCKS; ++k) {
         double D[VW];
-        columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, D);
+        columns_even(b->x + k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, D);
         for (int i = 0; i < VW; ++i)
             b->t[k * VW + i].D = D[i];
     }
@@ -576,7 +585,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = xent_job_logits(job, i);
         float *out = xent_job_out(job, i);
         const size_t y = row_argmax(x, job->classes);
-        const struct summed sums = sum_row((struct pass){x, NULL, y, NULL}, job->classes);
+        const struct summed sums = sum_row((struct pass){x, NULL, y, NULL, NULL}, job->classes);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;

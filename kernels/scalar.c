@@ -45,6 +45,19 @@ struct scaled {
     int n;
 };
 
+/* 16 n + k */
+static float round_exponent(float z)
+{
+    const float rounder = 0x1.8p23f;
+    return fma32(z, XENT_16LOG2E, rounder) - rounder;
+}
+
+/* r */
+static float reduce(float z, float n16)
+{
+    return fma32(n16, -XENT_LN2_16_LO, fma32(n16, -XENT_LN2_16_HI, z));
+}
+
 static struct scaled exponential(float x, struct frame frame)
 {
 #define ENTRY(k, bits) bits
@@ -53,10 +66,7 @@ static struct scaled exponential(float x, struct frame frame)
     const float z = x - frame.ref;
     if (z <= frame.cut)
         return (struct scaled){0, 0};
-    const float rounder = 0x1.8p23f;
-    const float n16 = fma32(z, XENT_16LOG2E, rounder) - rounder;
-    float r = fma32(n16, -XENT_LN2_16_HI, z);
-    r = fma32(n16, -XENT_LN2_16_LO, r);
+    const float n16 = round_exponent(z), r = reduce(z, n16);
     const int k = (int)n16 & 15;
     const float p = fma32(fma32(XENT_C3, r, XENT_C2), r, 1.0f);
     const float T = f32_from_bits(table[k]);
@@ -87,9 +97,9 @@ static float row_max(struct row x, size_t classes)
     return max;
 }
 
-static double fold(double *lane)
+static double fold(double *lane, int lanes)
 {
-    for (int half = XENT_LANES / 2; half > 0; half /= 2)
+    for (int half = lanes / 2; half > 0; half /= 2)
         for (int l = 0; l < half; ++l)
             lane[l] += lane[l + half];
     return lane[0];
@@ -105,7 +115,7 @@ static double sum_chunk(struct row x, size_t begin, size_t end, size_t skip, str
         const struct scaled e = exponential(row_at(x, j), frame);
         lane[j % XENT_LANES] += (double)e.f * f64_pow2(e.n);
     }
-    return fold(lane);
+    return fold(lane, XENT_LANES);
 }
 
 static double sum_others(struct row x, size_t classes, size_t skip, struct frame frame)
@@ -129,7 +139,7 @@ static double weighted_sum(const struct xent_job *job, struct row x)
             if (w != 0)
                 lane[j % XENT_LANES] += w * f64_from_f32(row_at(x, j));
         }
-        sum += fold(lane);
+        sum += fold(lane, XENT_LANES);
     }
     return sum;
 }
@@ -173,10 +183,35 @@ static void add_shares(struct distribution *t, const struct xent_job *job, size_
                 p_lane[j % XENT_LANES] += a * (f64_from_f32(row_at(x, j)) - pivot);
             }
         }
-        Q += fold(q_lane);
-        P += fold(p_lane);
+        Q += fold(q_lane, XENT_LANES);
+        P += fold(p_lane, XENT_LANES);
     }
     distribution_add_others(t, job, i, Q, P);
+}
+
+/* The sum of x_j: without class weights, of n_j ln(2)/16 + r_j for logits in the window. */
+static double logit_sum(struct row x, size_t classes)
+{
+    double sum = 0;
+    for (size_t begin = 0; begin < classes; begin += XENT_SLICE) {
+        int32_t n = 0;
+        float r[XENT_SLICE_LANES] = {0};
+        double r_lane[XENT_SLICE_LANES], rest[XENT_SLICE_LANES] = {0};
+        for (size_t j = begin; j < classes && j < begin + XENT_SLICE; ++j) {
+            const float x_j = row_at(x, j), n16 = round_exponent(x_j);
+            const size_t l = j % XENT_SLICE_LANES;
+            if (n16 >= (float)XENT_WINDOW_LOW && n16 < (float)(XENT_WINDOW_LOW + XENT_WINDOW_SIZE)) {
+                n += (int32_t)n16;
+                r[l] += reduce(x_j, n16);
+            } else {
+                rest[l] += f64_from_f32(x_j);
+            }
+        }
+        for (int l = 0; l < XENT_SLICE_LANES; ++l)
+            r_lane[l] = (double)r[l];
+        sum += ((double)n * XENT_LN2_16 + fold(r_lane, XENT_SLICE_LANES)) + fold(rest, XENT_SLICE_LANES);
+    }
+    return sum;
 }
 
 static struct distribution row_distribution(const struct xent_job *job, size_t i, struct row x)
@@ -187,7 +222,7 @@ static struct distribution row_distribution(const struct xent_job *job, size_t i
     if (!labels)
         add_shares(&t, job, i, x);
     if (t.even != 0)
-        t.D = weighted_sum(job, x);
+        t.D = job->class_weights ? weighted_sum(job, x) : logit_sum(x, job->classes);
     return t;
 }
 

@@ -1,12 +1,13 @@
 /*
- * Part of kernels/algorithm.h: what target distributions need of a row beside its exponentials, the sums of w_j x_j and
+ * Part of kernels/algorithm.h: what target distributions need of a row beside its exponentials, the sum of w_j x_j and
  * those over its probabilities, a slice at a time, while its logits are in the first-level cache and not overwritten
- * yet. It runs with gradual underflow (kernels/control.h).
+ * yet. Without class weights the first one comes from what exponentials are made of. It runs with gradual underflow
+ * (kernels/control.h).
  */
 #ifndef XENT_KERNELS_SOFT_H
 #define XENT_KERNELS_SOFT_H
 
-enum { SLICE = 1024 }; /* a divisor of XENT_CHUNK */
+enum { SLICE = XENT_SLICE };
 
 /* Sums over the classes so far, in the same lanes and chunks as that of the exponentials. */
 struct lanes {
@@ -14,10 +15,10 @@ struct lanes {
     double sum; /* of whole chunks */
 };
 
-/* What is summed over a row's logits. */
+/* What is summed over a row's logits with a factor each. */
 struct dot {
     const float *w; /* class weights; NULL: all 1 */
-    bool even;      /* whether D, the sum of w_j x_j, is wanted */
+    bool even;      /* whether D, the sum of w_j x_j, is wanted: only with class weights */
     struct lanes D;
 
     const float *q; /* a probability for every class, or NULL */
@@ -57,21 +58,7 @@ static void dot_start(struct dot *dot, const float *w, bool even, const float *q
 /* Two vectors at a time, so that all sums stay in registers. */
 enum { PAIR = 2 * VW };
 
-/* Adds x_j to its lane, for whole groups of classes. */
-static NOINLINE void sum_logits(double *lane, const float *x, size_t begin, size_t end)
-{
-    for (size_t first = 0; first < XENT_LANES; first += PAIR) {
-        vw low = vw_load(lane + first), high = vw_load(lane + first + VW);
-        for (size_t j = begin + first; j < end; j += XENT_LANES) {
-            low = vw_plus(low, vw_widen(x + j));
-            high = vw_plus(high, vw_widen(x + j + VW));
-        }
-        vw_store(lane + first, &low);
-        vw_store(lane + first + VW, &high);
-    }
-}
-
-/* The same for products of floats, and for the factors. */
+/* Adds products of floats to their lanes, for whole groups of classes, and the factors to theirs. */
 static ALWAYS_INLINE void sum_products_inline(double *lane, double *factor_lane, const float *x, const float *factor,
                                               size_t begin, size_t end)
 {
@@ -123,7 +110,7 @@ static NOINLINE void dot_even_general(struct dot *dot, const float *x, size_t be
     double *lane = dot->D.lane;
     for (size_t j = begin; j < end; j += XENT_LANES)
         for (size_t l = 0; l < XENT_LANES && l < end - j; ++l) {
-            const double w = dot->w ? (double)dot->w[j + l] : 1;
+            const double w = (double)dot->w[j + l];
             lane[l] += w != 0 ? w * (double)x[j + l] : 0;
         }
 }
@@ -136,15 +123,11 @@ static ALWAYS_INLINE size_t whole_groups(size_t begin, size_t end)
 static void dot_even(struct dot *dot, const float *x, size_t begin, size_t end)
 {
     const size_t whole = whole_groups(begin, end);
-    if (dot->w) {
-        const struct lanes before = dot->D;
-        sum_products(dot->D.lane, x, dot->w, begin, whole);
-        if (has_nan(dot->D.lane)) {
-            dot->D = before;
-            dot_even_general(dot, x, begin, whole);
-        }
-    } else {
-        sum_logits(dot->D.lane, x, begin, whole);
+    const struct lanes before = dot->D;
+    sum_products(dot->D.lane, x, dot->w, begin, whole);
+    if (has_nan(dot->D.lane)) {
+        dot->D = before;
+        dot_even_general(dot, x, begin, whole);
     }
     dot_even_general(dot, x, whole, end);
 }
@@ -212,6 +195,107 @@ static void dot_fold(struct dot *dot)
         lanes_fold(&dot->Q);
         lanes_fold(&dot->P);
     }
+}
+
+/* The sum of a row's logits, without class weights. A logit in the window is n ln(2)/16 + r with the n and r of its
+   exponential: the n are added as integers, the r as floats, a slice at a time; only other logits as doubles. */
+struct logit_sum {
+    double sum;       /* of whole slices */
+    size_t next;      /* classes before it have been added */
+    uint32_t vectors; /* that n is the sum of, as the bits of exp_round */
+    vi n;
+    vf r[XENT_SLICE_LANES / VW]; /* class j in lane j mod 16; the sum of -r */
+    vw rest[XENT_SLICE_LANES / VW];
+};
+
+static void logit_sum_start_slice(struct logit_sum *s)
+{
+    static const double zeros[VW];
+    s->vectors = 0;
+    s->n = viset(0);
+    for (int v = 0; v < XENT_SLICE_LANES / VW; ++v) {
+        s->r[v] = vset(0.0f);
+        s->rest[v] = vw_load(zeros);
+    }
+}
+
+static void logit_sum_start(struct logit_sum *s)
+{
+    s->sum = 0;
+    s->next = 0;
+    logit_sum_start_slice(s);
+}
+
+static double fold_slice(double *lane)
+{
+    for (int half = XENT_SLICE_LANES / 2; half > 0; half /= 2)
+        for (int l = 0; l < half; ++l)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
+static NOINLINE void logit_sum_end_slice(struct logit_sum *s)
+{
+    int32_t n[VW];
+    float r[XENT_SLICE_LANES];
+    double r_lane[XENT_SLICE_LANES], rest[XENT_SLICE_LANES];
+    vistore(n, s->n);
+    for (int v = 0; v < XENT_SLICE_LANES / VW; ++v) {
+        vstore(r + v * VW, s->r[v]);
+        vw_store(rest + v * VW, &s->rest[v]);
+    }
+    for (int l = 0; l < XENT_SLICE_LANES; ++l)
+        r_lane[l] = (double)r[l];
+    int32_t sum = 0;
+    for (int l = 0; l < VW; ++l)
+        sum += (int32_t)((uint32_t)n[l] - s->vectors * (uint32_t)(rounder_bits - WINDOW_LOW));
+    s->sum += ((double)sum * XENT_LN2_16 - fold_slice(r_lane)) + fold_slice(rest);
+    logit_sum_start_slice(s);
+}
+
+static ALWAYS_INLINE void logit_sum_advance(struct logit_sum *s, size_t next)
+{
+    s->next = next;
+    if (next % SLICE == 0)
+        logit_sum_end_slice(s);
+}
+
+/* Adds VW logits, or the first left of them. */
+static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, size_t left, int lane)
+{
+    vf z = load_left(x, left);
+    vf t = exp_round(z);
+    const vi stray = vstray(t, t, rounder_bits);
+    if (vany(stray, ~(WINDOW_SIZE - 1))) {
+        float rest[VW];
+        const vi where = visar(stray, WINDOW_BITS);
+        vstore(rest, vdrop_where(z, where, 0));
+        s->rest[lane] = vw_plus(s->rest[lane], vw_widen(rest));
+        z = vreplace_where(vset(0.0f), where, 0, z);
+        t = exp_round(z);
+    }
+    s->n = viadd(s->n, vbits(t));
+    s->r[lane] = vsub(s->r[lane], exp_reduce(z, t));
+}
+
+/* Adds the classes up to end that have not been added yet, wherever their logits lie. */
+static NOINLINE void logit_sum_until(struct logit_sum *s, const float *x, size_t end)
+{
+    while (s->next < end) {
+        const size_t slice = (s->next | (SLICE - 1)) + 1, stop = slice < end ? slice : end;
+        for (size_t j = s->next; j < stop; j += VW) {
+            logit_sum_vector(s, x + j, stop - j, (int)(j % XENT_SLICE_LANES / VW));
+            ++s->vectors;
+        }
+        logit_sum_advance(s, stop);
+    }
+}
+
+static double logit_sum_end(struct logit_sum *s)
+{
+    if (s->next % SLICE != 0)
+        logit_sum_end_slice(s);
+    return s->sum;
 }
 
 #endif
