@@ -67,8 +67,8 @@ static inline struct row_result row_finish(double others, double e, double z)
     return (struct row_result){small ? log : log_sum - z, log_sum, sum};
 }
 
-/* A multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo, e * lo is not
-   a subnormal that the caller's control bits could flush. hi is rounded to 24 bits by additions: gcc 12 takes a
+/* A multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo, e * lo is
+   not a subnormal that the caller's control bits could flush. hi is rounded to 24 bits by additions: gcc 12 takes a
    conversion to float and back for nothing where it makes vectors of eight of them (AVX-512), and lo is 0. */
 struct multiplier {
     int exponent;
@@ -86,9 +86,9 @@ static inline struct multiplier row_multiplier(double v)
 }
 
 /* The target's gradient; +0 rather than -0 where nothing is left of it. */
-static inline float row_target_gradient(double others, double sum, double scale)
+static inline float row_target_gradient(double magnitude)
 {
-    const uint32_t bits = f32_bits(f64_to_f32(scale * (others / sum)));
+    const uint32_t bits = f32_bits(f64_to_f32(magnitude));
     return f32_from_bits(bits == 0 ? 0 : bits | 0x80000000u);
 }
 

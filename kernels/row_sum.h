@@ -5,8 +5,7 @@
 enum {
     VECTORS = XENT_LANES / VW, /* that hold one element of each lane: a group */
     STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
-    PREFETCH =
-        1024 /* floats ahead, in place only: 4 % there; a forward loses 3 to 7 %, with the output elsewhere 15 % */
+    PREFETCH = 1024 /* floats ahead, in place only: 4 %; a forward loses 3 to 7 %, with the output elsewhere 15 % */
 };
 
 /* What a pass over a row reads and leaves. */
@@ -25,12 +24,11 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
                                              enum mode mode, struct frame frame)
 {
     const vf ref = vset(frame.ref), cut = vset(frame.cut);
-    enum { R = XENT_SLICE_LANES / VW };
     vd sum[VECTORS];
     memcpy(sum, lanes, sizeof sum);
     vi even_n = viset(0);
-    vf even_r[R];
-    for (int v = 0; v < R; ++v)
+    vf even_r[SLICE_VECTORS];
+    for (int v = 0; v < SLICE_VECTORS; ++v)
         even_r[v] = pass.even ? pass.even->r[v] : vset(0.0f);
     size_t j = begin;
     for (; j != end; j += STEP) {
@@ -55,7 +53,7 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
             }
             for (int i = 0; pass.even && i < 4; ++i) {
                 even_n = viadd(even_n, vbits(t[v + i]));
-                even_r[(v + i) % R] = vsub(even_r[(v + i) % R], r[i]);
+                even_r[(v + i) % SLICE_VECTORS] = vsub(even_r[(v + i) % SLICE_VECTORS], r[i]);
             }
             for (int i = 0; i < 4; ++i)
                 e[i] = remask(exp_polynomial(vtable(table, t[v + i]), r[i]), z[i], mode, cut);
@@ -70,7 +68,7 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
     if (pass.even) {
         pass.even->n = viadd(pass.even->n, even_n);
         pass.even->vectors += (uint32_t)((j - begin) / VW);
-        for (int v = 0; v < R; ++v)
+        for (int v = 0; v < SLICE_VECTORS; ++v)
             pass.even->r[v] = even_r[v];
         logit_sum_advance(pass.even, j);
     }
@@ -80,28 +78,30 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
 /* Compiled apart for each use, so that nothing around it decides which registers it gets. */
 static NOINLINE size_t sum_steps_forward(const float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, NULL, 0, NULL, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x}, begin, end, lanes, 0, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_in_place(float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, x, 0, NULL, NULL}, begin, end, lanes, PREFETCH, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = x}, begin, end, lanes, PREFETCH, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_apart(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){x, keep, 0, NULL, NULL}, begin, end, lanes, 0, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep}, begin, end, lanes, 0, WINDOW, near_frame);
 }
 
+/* With the sum of the logits. */
 static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
                                       struct logit_sum *even)
 {
     if (!keep)
-        return sum_steps_inline((struct pass){x, NULL, 0, NULL, even}, begin, end, lanes, 0, WINDOW, near_frame);
+        return sum_steps_inline((struct pass){.x = x, .even = even}, begin, end, lanes, 0, WINDOW, near_frame);
     if (keep == x)
-        return sum_steps_inline((struct pass){keep, keep, 0, NULL, even}, begin, end, lanes, PREFETCH, WINDOW,
-                                near_frame);
-    return sum_steps_inline((struct pass){x, keep, 0, NULL, even}, begin, end, lanes, 0, WINDOW, near_frame);
+        return sum_steps_inline((struct pass){.x = keep, .keep = keep, .even = even}, begin, end, lanes, PREFETCH,
+                                WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .even = even}, begin, end, lanes, 0, WINDOW,
+                            near_frame);
 }
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
@@ -109,8 +109,8 @@ static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin,
 static NOINLINE size_t sum_steps_slice(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
 {
     if (!keep)
-        return sum_steps_inline((struct pass){x, NULL, 0, NULL, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
-    return sum_steps_inline((struct pass){x, keep, 0, NULL, NULL}, begin, end, lanes, SLICE, WINDOW, near_frame);
+        return sum_steps_inline((struct pass){.x = x}, begin, end, lanes, SLICE, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep}, begin, end, lanes, SLICE, WINDOW, near_frame);
 }
 
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
@@ -119,7 +119,7 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     if (begin == end)
         return end;
     if (mode != WINDOW)
-        return sum_steps_inline((struct pass){pass.x, pass.keep, 0, NULL, NULL}, begin, end, lanes, 0, mode, frame);
+        return sum_steps_inline((struct pass){.x = pass.x, .keep = pass.keep}, begin, end, lanes, 0, mode, frame);
     if (pass.even)
         return sum_steps_even(pass.x, pass.keep, begin, end, lanes, pass.even);
     if (pass.dot)
@@ -291,8 +291,9 @@ static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t en
     return kept;
 }
 
-/* The same, a slice at a time, with the other sums of each slice taken before its logits may be overwritten. */
-static size_t sum_narrow_and_dot(struct pass pass, size_t begin, size_t end, bool in_window, vd *lanes, enum mode *mode)
+/* The same with the pass's other sums, a slice at a time: they are taken before its logits may be overwritten. */
+static size_t sum_narrow_in_slices(struct pass pass, size_t begin, size_t end, bool in_window, vd *lanes,
+                                   enum mode *mode)
 {
     size_t kept = begin;
     for (size_t slice = begin, next; slice < end; slice = next) {
@@ -368,7 +369,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
         vd lanes[VECTORS];
         zero_lanes(lanes);
         const bool narrow = mode != WIDE;
-        const size_t kept = pass.dot || pass.even ? sum_narrow_and_dot(pass, begin, end, begin > 0, lanes, &mode)
+        const size_t kept = pass.dot || pass.even ? sum_narrow_in_slices(pass, begin, end, begin > 0, lanes, &mode)
                                                   : sum_narrow(pass, begin, end, begin > 0, lanes, &mode);
         if (kept == end) {
             row.others += vd_fold(lanes) * 0x1p896;
@@ -376,8 +377,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
             continue;
         }
         if (narrow) {
-            /* Keeping anything takes a logit in the window, and none above is kept: then only the rest can make it far.
-             */
+            /* Keeping anything takes a logit in the window, and none above is kept: only the rest can make it far. */
             const float max = span_max(pass.x, kept, classes);
             if (kept > 0 ? max >= XENT_NEAR_MAX : !row_is_near(max)) {
                 for (size_t rest = end; pass.dot && rest < classes; rest = chunk_end(rest, classes)) {
@@ -400,7 +400,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 /* One chunk of a row that several tasks share, as if the row were near. */
 static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, struct xent_part *part)
 {
-    const struct pass pass = {x, keep, skip, NULL, NULL};
+    const struct pass pass = {.x = x, .keep = keep, .skip = skip};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);
@@ -418,7 +418,7 @@ static void sum_part(const float *x, float *keep, size_t begin, size_t end, size
 /* The same again, for a row that has turned out far. */
 static void sum_part_far(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part)
 {
-    const struct pass pass = {x, NULL, skip, NULL, NULL};
+    const struct pass pass = {.x = x, .skip = skip};
     vd lanes[VECTORS];
     zero_lanes(lanes);
     part->zeros = part->kept;

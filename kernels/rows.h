@@ -29,8 +29,14 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
     return !job->out ? COLUMNS_MAX : job->out == job->logits ? COLUMNS_IN_PLACE : 32;
 }
 
-/* What a row's loss is about: nothing (softmax), its target, or a distribution around its target. */
-enum target { NO_TARGET, PLAIN_TARGET, DISTRIBUTION };
+/* What a row's loss is about: nothing (softmax), its target, its target with a share that is not 1, or a distribution
+   over several classes. */
+enum target { NO_TARGET, PLAIN_TARGET, SINGLE_TARGET, DISTRIBUTION };
+
+static ALWAYS_INLINE bool is_one_class(enum target target)
+{
+    return target == PLAIN_TARGET || target == SINGLE_TARGET;
+}
 
 /* Rows that are computed together. */
 struct batch {
@@ -41,9 +47,10 @@ struct batch {
     int64_t y[BATCH];  /* the class that the loss is measured from; -1: none */
     float x_y[BATCH];  /* its logit */
 
-    struct distribution t[BATCH]; /* of targets, if not plain */
-    bool bounded[BATCH];          /* multiplier_is_bounded */
-    const float *q[BATCH];        /* probabilities of all classes, or NULL */
+    double own[BATCH], scale[BATCH]; /* a single target's share, and what its row's gradient is multiplied by */
+    struct distribution t[BATCH];
+    bool bounded[BATCH];   /* multiplier_is_bounded */
+    const float *q[BATCH]; /* probabilities of all classes, or NULL */
 
     double others[BATCH];
     float ref[BATCH], cut[BATCH]; /* the frame */
@@ -69,14 +76,24 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
         b->log_sum[i] = row.log_sum;
         sum[i] = row.sum;
     }
+    for (int i = 0; target == SINGLE_TARGET && i < count; ++i) {
+        const double loss = b->own[i] * b->loss[i];
+        b->loss[i] = b->own[i] == 0 ? 0 : loss;
+    }
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
         b->loss[i] = distribution_loss(&b->t[i], b->loss[i], (double)b->ref[i] + b->log_sum[i]);
     if (!b->out[0])
         return;
-    for (int i = 0; i < count; ++i)
-        v[i] = (target == DISTRIBUTION ? distribution_multiplier(&b->t[i]) : grad_scale) / sum[i];
+    for (int i = 0; i < count; ++i) {
+        const double multiplier = target == DISTRIBUTION    ? distribution_multiplier(&b->t[i])
+                                  : target == SINGLE_TARGET ? b->scale[i] * b->own[i]
+                                                            : grad_scale;
+        v[i] = multiplier / sum[i];
+    }
     for (int i = 0; target == PLAIN_TARGET && i < count; ++i)
-        b->target_gradient[i] = row_target_gradient(b->others[i], sum[i], grad_scale);
+        b->target_gradient[i] = row_target_gradient(grad_scale * (b->others[i] / sum[i]));
+    for (int i = 0; target == SINGLE_TARGET && i < count; ++i)
+        b->target_gradient[i] = row_target_gradient(b->scale[i] * (b->own[i] * (b->others[i] / sum[i])));
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
         b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], sum[i]);
     for (int i = 0; target == DISTRIBUTION && i < count; ++i) {
@@ -101,6 +118,7 @@ static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, d
         b->others[i] = 1;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
+        b->own[i] = b->scale[i] = 1;
         if (target == DISTRIBUTION)
             b->t[i] = b->t[0];
     }
@@ -122,6 +140,11 @@ static NOINLINE void finish_batch_plain(struct batch *b, double grad_scale)
     finish_batch_of(b, PLAIN_TARGET, grad_scale);
 }
 
+static NOINLINE void finish_batch_single(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, SINGLE_TARGET, grad_scale);
+}
+
 static NOINLINE void finish_batch_distribution(struct batch *b, double grad_scale)
 {
     finish_batch_of(b, DISTRIBUTION, grad_scale);
@@ -133,6 +156,8 @@ static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, doub
         finish_batch_none(b, grad_scale);
     else if (target == PLAIN_TARGET)
         finish_batch_plain(b, grad_scale);
+    else if (target == SINGLE_TARGET)
+        finish_batch_single(b, grad_scale);
     else
         finish_batch_distribution(b, grad_scale);
 }
@@ -165,7 +190,7 @@ static ALWAYS_INLINE void store_exceptions(const struct batch *b, enum target ta
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i] || (target == DISTRIBUTION && b->v[i] != b->v[i]))
             fill(b->out[i], b->classes, NAN);
-        else if (target == PLAIN_TARGET || (target == DISTRIBUTION && b->y[i] >= 0))
+        else if (is_one_class(target) || (target == DISTRIBUTION && b->y[i] >= 0))
             b->out[i][b->y[i]] = b->target_gradient[i];
     }
 }
@@ -232,6 +257,22 @@ static bool find_distributions(struct batch *b, const struct xent_job *job)
     return usual;
 }
 
+/* Finds the classes of a batch's rows and their shares, where each row has a single one. Returns whether exponentials
+   can be multiplied like those of plain rows. */
+static bool find_shares(struct batch *b, const struct xent_job *job)
+{
+    bool usual = true;
+    for (size_t i = 0; i < b->count; ++i) {
+        const size_t row = b->row[i];
+        b->y[i] = xent_job_target(job, row);
+        const double r = xent_job_row_weight(job, row), w = xent_job_class_weight(job, (size_t)b->y[i]);
+        b->own[i] = r * job->target_weight * w + 0.0; /* not -0 */
+        b->scale[i] = xent_job_scale(job, row) + 0.0;
+        usual = usual && b->own[i] >= 0 && b->scale[i] >= 0 && multiplier_is_bounded(b->scale[i] * b->own[i]);
+    }
+    return usual;
+}
+
 /* The first pass over row i of a batch, with the sums that its distribution needs. */
 static struct summed sum_distribution(struct batch *b, size_t i, const struct xent_job *job)
 {
@@ -240,7 +281,7 @@ static struct summed sum_distribution(struct batch *b, size_t i, const struct xe
     const float *w = job->class_weights;
     struct logit_sum logits;
     struct dot dot;
-    struct pass pass = {b->x[i], b->out[i], t->y, NULL, NULL};
+    struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = t->y};
     if (even && !w) {
         logit_sum_start(&logits);
         pass.even = &logits;
@@ -279,11 +320,9 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     for (size_t i = 0; i < b->count; ++i) {
         if (target != DISTRIBUTION)
             b->x_y[i] =
-                target == PLAIN_TARGET ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
-        const struct summed row =
-            target == DISTRIBUTION
-                ? sum_distribution(b, i, job)
-                : sum_row((struct pass){b->x[i], b->out[i], (size_t)b->y[i], NULL, NULL}, b->classes);
+                is_one_class(target) ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
+        const struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = (size_t)b->y[i]};
+        const struct summed row = target == DISTRIBUTION ? sum_distribution(b, i, job) : sum_row(pass, b->classes);
         b->others[i] = row.others;
         b->ref[i] = row.frame.ref;
         b->cut[i] = row.frame.cut;
@@ -392,6 +431,8 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         b->x[i] = b->x[0];
         b->out[i] = b->out[0];
         b->y[i] = b->y[0];
+        b->own[i] = b->own[0];
+        b->scale[i] = b->scale[0];
         if (target == DISTRIBUTION) {
             b->t[i] = b->t[0];
             b->x_y[i] = b->x_y[0];
@@ -400,7 +441,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     for (int i = 0; i < BATCH; ++i) {
         y[i] = (int32_t)b->y[i];
         if (target != DISTRIBUTION)
-            b->x_y[i] = target == PLAIN_TARGET ? b->x[i][b->y[i]] : 0;
+            b->x_y[i] = is_one_class(target) ? b->x[i][b->y[i]] : 0;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
         b->finite[i] = true;
@@ -446,6 +487,11 @@ static NOINLINE void run_columns_plain(struct batch *b, const struct xent_job *j
     run_columns_of(b, job, PLAIN_TARGET, grad_scale, framed);
 }
 
+static NOINLINE void run_columns_single(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+{
+    run_columns_of(b, job, SINGLE_TARGET, grad_scale, framed);
+}
+
 static NOINLINE void run_columns_distribution(struct batch *b, const struct xent_job *job, double grad_scale,
                                               int *framed)
 {
@@ -459,6 +505,8 @@ static ALWAYS_INLINE void run_columns(struct batch *b, const struct xent_job *jo
         run_columns_none(b, job, grad_scale, framed);
     else if (target == PLAIN_TARGET)
         run_columns_plain(b, job, grad_scale, framed);
+    else if (target == SINGLE_TARGET)
+        run_columns_single(b, job, grad_scale, framed);
     else
         run_columns_distribution(b, job, grad_scale, framed);
 }
@@ -506,14 +554,24 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
     return i;
 }
 
-static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job, size_t most_columns,
-                                     enum target target, double grad_scale, int *framed)
+static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *job, size_t most_columns,
+                                        enum target target, double grad_scale, int *framed)
 {
     const bool usual = target != DISTRIBUTION || find_distributions(b, job);
     if (b->count >= COLUMNS_ROWS && b->classes <= most_columns && usual)
         run_columns(b, job, target, grad_scale, framed);
     else
         run_batch(b, job, target, grad_scale);
+}
+
+/* Single classes are an easy kind of distribution. */
+static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job, size_t most_columns,
+                                     enum target target, double grad_scale, int *framed)
+{
+    if (target == DISTRIBUTION && xent_job_has_plain_labels(job) && job->smoothing == 0 && find_shares(b, job))
+        run_filled_of(b, job, most_columns, SINGLE_TARGET, grad_scale, framed);
+    else
+        run_filled_of(b, job, most_columns, target, grad_scale, framed);
 }
 
 /* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly
@@ -585,7 +643,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = xent_job_logits(job, i);
         float *out = xent_job_out(job, i);
         const size_t y = row_argmax(x, job->classes);
-        const struct summed sums = sum_row((struct pass){x, NULL, y, NULL, NULL}, job->classes);
+        const struct summed sums = sum_row((struct pass){.x = x, .skip = y}, job->classes);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;

@@ -7,7 +7,7 @@
 #ifndef XENT_KERNELS_SOFT_H
 #define XENT_KERNELS_SOFT_H
 
-enum { SLICE = XENT_SLICE };
+enum { SLICE = XENT_SLICE, SLICE_VECTORS = XENT_SLICE_LANES / VW };
 
 /* Sums over the classes so far, in the same lanes and chunks as that of the exponentials. */
 struct lanes {
@@ -204,8 +204,8 @@ struct logit_sum {
     size_t next;      /* classes before it have been added */
     uint32_t vectors; /* that n is the sum of, as the bits of exp_round */
     vi n;
-    vf r[XENT_SLICE_LANES / VW]; /* class j in lane j mod 16; the sum of -r */
-    vw rest[XENT_SLICE_LANES / VW];
+    vf r[SLICE_VECTORS]; /* class j in lane j mod 16; the sum of -r */
+    vw rest[SLICE_VECTORS];
 };
 
 static void logit_sum_start_slice(struct logit_sum *s)
@@ -213,7 +213,7 @@ static void logit_sum_start_slice(struct logit_sum *s)
     static const double zeros[VW];
     s->vectors = 0;
     s->n = viset(0);
-    for (int v = 0; v < XENT_SLICE_LANES / VW; ++v) {
+    for (int v = 0; v < SLICE_VECTORS; ++v) {
         s->r[v] = vset(0.0f);
         s->rest[v] = vw_load(zeros);
     }
@@ -240,7 +240,7 @@ static NOINLINE void logit_sum_end_slice(struct logit_sum *s)
     float r[XENT_SLICE_LANES];
     double r_lane[XENT_SLICE_LANES], rest[XENT_SLICE_LANES];
     vistore(n, s->n);
-    for (int v = 0; v < XENT_SLICE_LANES / VW; ++v) {
+    for (int v = 0; v < SLICE_VECTORS; ++v) {
         vstore(r + v * VW, s->r[v]);
         vw_store(rest + v * VW, &s->rest[v]);
     }
