@@ -41,9 +41,9 @@ static inline bool matrices_apart(const struct matrix *a, const struct matrix *b
 {
     if (apart(a->data, span(a), b->data, span(b)))
         return true;
-    const size_t pitch = a->stride * a->size, row = a->classes * a->size;
-    if (a->stride != b->stride)
+    if (a->rows == 1 || a->stride != b->stride || a->stride < a->classes)
         return false;
+    const size_t pitch = a->stride * a->size, row = a->classes * a->size;
     const uintptr_t p = (uintptr_t)a->data, q = (uintptr_t)b->data;
     const size_t offset = (size_t)(p < q ? q - p : p - q) % pitch;
     return offset >= row && pitch - offset >= row;

@@ -180,9 +180,43 @@ START_TEST(wide_targets)
 }
 END_TEST
 
+/* A single row has no gaps that another could lie in, whatever its stride. */
+START_TEST(single_row)
+{
+    float block[BLOCK], before[BLOCK], loss;
+    const int32_t target = 1;
+    const xent_strides strides[] = {{0, 1, 0}, {CLASSES, 1, 1}, {1, 1, CLASSES}, {4 * CLASSES, 1, 0}};
+    for (int at = AT - ROW + 1; at < AT + ROW; at++) {
+        if (at == AT)
+            continue;
+        name_case("one row, grad %d elements on", at - AT);
+        for (int i = 0; i < BLOCK; i++)
+            before[i] = block[i] = (float)(i % 5);
+        float *x = block + AT, *grad = block + at;
+        expect_status("fused", xent_fused_f32(x, &target, 1, CLASSES, &loss, grad, NULL), XENT_ERR_OVERLAP);
+        expect_status("softmax", xent_softmax_f32(x, 1, CLASSES, 0, grad, 0), XENT_ERR_OVERLAP);
+        expect_status("log_softmax", xent_log_softmax_f32(x, 1, CLASSES, 0, grad, 0), XENT_ERR_OVERLAP);
+        expect_status("bce", xent_bce_f32(x, before, 1, CLASSES, &loss, grad, NULL), XENT_ERR_OVERLAP);
+        for (size_t s = 0; s < sizeof strides / sizeof strides[0]; s++) {
+            xent_problem p = XENT_PROBLEM_INIT;
+            p.outer = 1;
+            p.classes = CLASSES;
+            p.logits = x;
+            p.grad = grad;
+            p.logits_strides = p.grad_strides = &strides[s];
+            p.targets = &target;
+            p.loss = &loss;
+            expect_status("general", xent_cross_entropy(&p), XENT_ERR_OVERLAP);
+        }
+        ck_assert_mem_eq(block, before, sizeof before);
+    }
+}
+END_TEST
+
 void add_overlap_tests(TCase *test_case)
 {
     tcase_add_loop_test(test_case, placings_of_arrays, 0, (int)(sizeof placings / sizeof placings[0]));
     tcase_add_test(test_case, single_loss);
     tcase_add_test(test_case, wide_targets);
+    tcase_add_test(test_case, single_row);
 }
