@@ -195,7 +195,7 @@ static void take_span(float *out, size_t begin, size_t end, bool scale, float hi
 {
     const size_t count = end - begin;
     const float *q = take->q ? take->q + begin : NULL, *w = take->w ? take->w + begin : NULL;
-    const double B = take->t->scale * take->t->even;
+    const double B = take->t->even == 0 ? 0 : take->t->scale * take->t->even; /* the scale may be infinite */
     const bool usual = f64_abs(B) >= 0x1p-100;
     bool left = scale;
     if (usual) {

@@ -305,8 +305,8 @@ START_TEST(corners)
 }
 END_TEST
 
-/* What is left of a gradient whose multiplier is -0, and of one that no float can hold, also where several tasks share
-   a row. */
+/* What is left of a gradient whose multiplier is -0 or infinite, and of one that no float can hold, also where several
+   tasks share a row. */
 START_TEST(multipliers_of_any_size)
 {
     static const size_t sizes[] = {5, 100, 20000};
@@ -339,6 +339,14 @@ START_TEST(multipliers_of_any_size)
                     expect_status("dloss of -0", xent_cross_entropy(&p), XENT_OK);
                     for (size_t i = 0; i < ROWS * classes; i++)
                         expect_bits("gradient", grad[i], 0.0f);
+
+                    const float infinite[ROWS] = {INFINITY, -INFINITY, -INFINITY, INFINITY};
+                    p.dloss = infinite;
+                    expect_status("infinite dloss", xent_cross_entropy(&p), XENT_OK);
+                    for (size_t i = 0; labels == 1 && i < ROWS; i++)
+                        for (size_t j = 0; j < classes; j++)
+                            expect_bits("gradient", grad[i * classes + j],
+                                        (size_t)targets[i] == j ? -infinite[i] : infinite[i]);
 
                     p.dloss = NULL;
                     p.normalizer = 0x1p-300;
