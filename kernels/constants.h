@@ -13,7 +13,7 @@ enum {
     XENT_CHUNK = 8192, /* the lanes are folded, and start again from zero, every so many classes, or twice, 4 times ... */
     XENT_CHUNKS = 256, /* as many, so that a row has at most this number of chunks */
     XENT_SLICE = 1024, /* classes whose logits are added up together: a divisor of XENT_CHUNK */
-    XENT_SLICE_LANES = 16
+    XENT_SLICE_LANES = 16 /* what of class j's logit is a float is added to lane j mod 16 */
 };
 
 /*

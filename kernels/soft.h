@@ -27,12 +27,17 @@ struct dot {
     struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
 };
 
-static double fold(double *lane)
+static ALWAYS_INLINE double fold_of(double *lane, int lanes)
 {
-    for (int half = XENT_LANES / 2; half > 0; half /= 2)
+    for (int half = lanes / 2; half > 0; half /= 2)
         for (int l = 0; l < half; ++l)
             lane[l] += lane[l + half];
     return lane[0];
+}
+
+static double fold(double *lane)
+{
+    return fold_of(lane, XENT_LANES);
 }
 
 static void lanes_fold(struct lanes *lanes)
@@ -200,12 +205,12 @@ static void dot_fold(struct dot *dot)
 /* The sum of a row's logits, without class weights. A logit in the window is n ln(2)/16 + r with the n and r of its
    exponential: the n are added as integers, the r as floats, a slice at a time; only other logits as doubles. */
 struct logit_sum {
-    double sum;       /* of whole slices */
-    size_t next;      /* classes before it have been added */
-    uint32_t vectors; /* that n is the sum of, as the bits of exp_round */
-    vi n;
-    vf r[SLICE_VECTORS]; /* class j in lane j mod 16; the sum of -r */
-    vw rest[SLICE_VECTORS];
+    double sum;             /* of whole slices */
+    size_t next;            /* classes before it have been added */
+    vi n;                   /* the sum of the bits of exp_round ... */
+    uint32_t vectors;       /* ... of so many vectors */
+    vf r[SLICE_VECTORS];    /* the sum of -r: there is no addition of floats */
+    vw rest[SLICE_VECTORS]; /* of other logits */
 };
 
 static void logit_sum_start_slice(struct logit_sum *s)
@@ -226,14 +231,6 @@ static void logit_sum_start(struct logit_sum *s)
     logit_sum_start_slice(s);
 }
 
-static double fold_slice(double *lane)
-{
-    for (int half = XENT_SLICE_LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l)
-            lane[l] += lane[l + half];
-    return lane[0];
-}
-
 static NOINLINE void logit_sum_end_slice(struct logit_sum *s)
 {
     int32_t n[VW];
@@ -249,7 +246,7 @@ static NOINLINE void logit_sum_end_slice(struct logit_sum *s)
     int32_t sum = 0;
     for (int l = 0; l < VW; ++l)
         sum += (int32_t)((uint32_t)n[l] - s->vectors * (uint32_t)(rounder_bits - WINDOW_LOW));
-    s->sum += ((double)sum * XENT_LN2_16 - fold_slice(r_lane)) + fold_slice(rest);
+    s->sum += ((double)sum * XENT_LN2_16 - fold_of(r_lane, XENT_SLICE_LANES)) + fold_of(rest, XENT_SLICE_LANES);
     logit_sum_start_slice(s);
 }
 
@@ -260,8 +257,8 @@ static ALWAYS_INLINE void logit_sum_advance(struct logit_sum *s, size_t next)
         logit_sum_end_slice(s);
 }
 
-/* Adds VW logits, or the first left of them. */
-static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, size_t left, int lane)
+/* Adds VW logits, or the first left of them, to lanes v VW and on. */
+static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, size_t left, size_t v)
 {
     vf z = load_left(x, left);
     vf t = exp_round(z);
@@ -270,12 +267,13 @@ static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, 
         float rest[VW];
         const vi where = visar(stray, WINDOW_BITS);
         vstore(rest, vdrop_where(z, where, 0));
-        s->rest[lane] = vw_plus(s->rest[lane], vw_widen(rest));
+        s->rest[v] = vw_plus(s->rest[v], vw_widen(rest));
         z = vreplace_where(vset(0.0f), where, 0, z);
         t = exp_round(z);
     }
     s->n = viadd(s->n, vbits(t));
-    s->r[lane] = vsub(s->r[lane], exp_reduce(z, t));
+    ++s->vectors;
+    s->r[v] = vsub(s->r[v], exp_reduce(z, t));
 }
 
 /* Adds the classes up to end that have not been added yet, wherever their logits lie. */
@@ -283,10 +281,8 @@ static NOINLINE void logit_sum_until(struct logit_sum *s, const float *x, size_t
 {
     while (s->next < end) {
         const size_t slice = (s->next | (SLICE - 1)) + 1, stop = slice < end ? slice : end;
-        for (size_t j = s->next; j < stop; j += VW) {
-            logit_sum_vector(s, x + j, stop - j, (int)(j % XENT_SLICE_LANES / VW));
-            ++s->vectors;
-        }
+        for (size_t j = s->next; j < stop; j += VW)
+            logit_sum_vector(s, x + j, stop - j, j / VW % SLICE_VECTORS);
         logit_sum_advance(s, stop);
     }
 }
