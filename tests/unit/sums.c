@@ -163,7 +163,7 @@ START_TEST(long_chunks)
     struct rng rng = rng_stream(2);
     const size_t classes = 256 * 8192 + 1 + rng_below(&rng, 100000);
     float *logits = allocate(classes * sizeof *logits);
-    for (int repeat = 0; repeat < 4; repeat++) {
+    for (size_t repeat = 0; repeat < 1 + scaled(3); repeat++) {
         int32_t target;
         fill(&rng, logits, &target, 1, classes, true);
         const struct xent_job job = job_of(logits, &target, classes);
@@ -173,7 +173,7 @@ START_TEST(long_chunks)
         const double expected = run(&job, 1, NULL);
         for (const char *const *isa = xent_isas(); *isa; isa++) {
             use_kernel(*isa);
-            name_case("%zu classes, %s, repeat %d", classes, *isa, repeat);
+            name_case("%zu classes, %s, repeat %zu", classes, *isa, repeat);
             expect_sum(run(&job, 1, NULL), expected);
             expect_sum(run(&job, 1, &watched.executor), expected);
         }
