@@ -85,7 +85,7 @@ static inline struct multiplier row_multiplier(double v)
     return (struct multiplier){(int)(rounded >> 52) - 1023, (float)hi, (float)(significand - hi)};
 }
 
-/* The target's gradient; +0 rather than -0 where nothing is left of it. */
+/* The target's gradient, which is never above 0; +0 rather than -0 where nothing is left of it. */
 static inline float row_target_gradient(double magnitude)
 {
     const uint32_t bits = f32_bits(f64_to_f32(magnitude));

@@ -161,7 +161,7 @@ END_TEST
 START_TEST(long_chunks)
 {
     struct rng rng = rng_stream(2);
-    const size_t classes = 256 * 8192 + 1 + rng_below(&rng, 100000);
+    const size_t classes = (size_t)XENT_CHUNK * XENT_CHUNKS + 1 + rng_below(&rng, 100000);
     float *logits = allocate(classes * sizeof *logits);
     for (size_t repeat = 0; repeat < 1 + scaled(3); repeat++) {
         int32_t target;
