@@ -39,7 +39,7 @@ enum {
 #define XENT_LN2_16 ((double)XENT_LN2_16_HI + (double)XENT_LN2_16_LO)
 
 /* The exponents 16 n + k for which an exponential is a normal float. */
-enum { XENT_WINDOW_LOW = -768, XENT_WINDOW_SIZE = 2048 };
+enum { XENT_WINDOW_LOW = -768, XENT_WINDOW_BITS = 11, XENT_WINDOW_SIZE = 1 << XENT_WINDOW_BITS };
 
 /* Minimax for the relative error on |r| <= ln(2)/32 with the constant term free: 0.02 * 2^-24. C1 rounds to 1. */
 #define XENT_C2 0x1.00029p-1f
