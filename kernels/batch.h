@@ -1,0 +1,255 @@
+/*
+ * Part of kernels/algorithm.h: rows that are computed together, what their targets are, and how the sums of all are
+ * turned into results: in loops that a compiler makes into vector instructions, as a row's logarithm and divisions
+ * would otherwise take longer than 100 of its classes.
+ */
+#ifndef XENT_KERNELS_BATCH_H
+#define XENT_KERNELS_BATCH_H
+
+enum { BATCH = 16 };
+
+/* What a row's loss is about: nothing (softmax), its target, its target with a share that is not 1, or a distribution
+   over several classes. */
+enum target { NO_TARGET, PLAIN_TARGET, SINGLE_TARGET, DISTRIBUTION };
+
+static ALWAYS_INLINE bool is_one_class(enum target target)
+{
+    return target == PLAIN_TARGET || target == SINGLE_TARGET;
+}
+
+/* Rows that are computed together. */
+struct batch {
+    size_t count, classes;
+    size_t row[BATCH]; /* their numbers */
+    const float *x[BATCH];
+    float *out[BATCH]; /* or NULL, for all */
+    int64_t y[BATCH];  /* the class that the loss is measured from; -1: none */
+    float x_y[BATCH];  /* its logit */
+
+    double own[BATCH], scale[BATCH]; /* a single target's share, and what its row's gradient is multiplied by */
+    struct distribution t[BATCH];
+    bool bounded[BATCH];   /* multiplier_is_bounded */
+    const float *q[BATCH]; /* probabilities of all classes, or NULL */
+
+    double others[BATCH];
+    float ref[BATCH], cut[BATCH]; /* the frame */
+    bool finite[BATCH];
+
+    double loss[BATCH], log_sum[BATCH], v[BATCH]; /* v: what exponentials are multiplied by, with its sign */
+    int32_t exponent[BATCH];                      /* of its magnitude, with hi and lo */
+    float hi[BATCH], lo[BATCH];
+    float target_gradient[BATCH];
+};
+
+/* From sums to results, for so many rows. */
+static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target target, double grad_scale)
+{
+    double e[BATCH] = {0}, z[BATCH] = {0}, sum[BATCH], v[BATCH];
+    for (int i = 0; target != NO_TARGET && i < count; ++i) {
+        z[i] = (double)b->x_y[i] - (double)b->ref[i];
+        e[i] = row_exponential(z[i], b->cut[i]);
+    }
+    for (int i = 0; i < count; ++i) {
+        const struct row_result row = row_finish(b->others[i], e[i], z[i]);
+        b->loss[i] = row.loss;
+        b->log_sum[i] = row.log_sum;
+        sum[i] = row.sum;
+    }
+    for (int i = 0; target == SINGLE_TARGET && i < count; ++i) {
+        const double loss = b->own[i] * b->loss[i];
+        b->loss[i] = b->own[i] == 0 ? 0 : loss;
+    }
+    for (int i = 0; target == DISTRIBUTION && i < count; ++i)
+        b->loss[i] = distribution_loss(&b->t[i], b->loss[i], (double)b->ref[i] + b->log_sum[i]);
+    if (!b->out[0])
+        return;
+    for (int i = 0; i < count; ++i) {
+        const double multiplier = target == DISTRIBUTION    ? distribution_multiplier(&b->t[i])
+                                  : target == SINGLE_TARGET ? b->scale[i] * b->own[i]
+                                                            : grad_scale;
+        v[i] = multiplier / sum[i];
+    }
+    for (int i = 0; target == PLAIN_TARGET && i < count; ++i)
+        b->target_gradient[i] = row_target_gradient(grad_scale * (b->others[i] / sum[i]));
+    for (int i = 0; target == SINGLE_TARGET && i < count; ++i)
+        b->target_gradient[i] = row_target_gradient(b->scale[i] * (b->own[i] * (b->others[i] / sum[i])));
+    for (int i = 0; target == DISTRIBUTION && i < count; ++i)
+        b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], sum[i]);
+    for (int i = 0; target == DISTRIBUTION && i < count; ++i) {
+        b->v[i] = v[i];
+        v[i] = f64_abs(v[i]);
+    }
+    for (int i = 0; i < count; ++i) {
+        const struct multiplier m = row_multiplier(v[i]);
+        b->exponent[i] = m.exponent;
+        b->hi[i] = m.hi;
+        b->lo[i] = m.lo;
+    }
+}
+
+/* By constant numbers of rows: loops of known length become straight vector code. Rows that only fill up a vector get
+   something harmless. */
+static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, double grad_scale)
+{
+    const size_t count = b->count == 1 ? 1 : b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
+    for (size_t i = b->count; i < count; ++i) {
+        b->x_y[i] = 0;
+        b->others[i] = 1;
+        b->ref[i] = near_frame.ref;
+        b->cut[i] = near_frame.cut;
+        b->own[i] = b->scale[i] = 1;
+        if (target == DISTRIBUTION)
+            b->t[i] = b->t[0];
+    }
+    if (count == 1)
+        finish_rows(b, 1, target, grad_scale);
+    else if (count == BATCH / 2)
+        finish_rows(b, BATCH / 2, target, grad_scale);
+    else
+        finish_rows(b, BATCH, target, grad_scale);
+}
+
+static NOINLINE void finish_batch_none(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, NO_TARGET, grad_scale);
+}
+
+static NOINLINE void finish_batch_plain(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, PLAIN_TARGET, grad_scale);
+}
+
+static NOINLINE void finish_batch_single(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, SINGLE_TARGET, grad_scale);
+}
+
+static NOINLINE void finish_batch_distribution(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, DISTRIBUTION, grad_scale);
+}
+
+static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, double grad_scale)
+{
+    if (target == NO_TARGET)
+        finish_batch_none(b, grad_scale);
+    else if (target == PLAIN_TARGET)
+        finish_batch_plain(b, grad_scale);
+    else if (target == SINGLE_TARGET)
+        finish_batch_single(b, grad_scale);
+    else
+        finish_batch_distribution(b, grad_scale);
+}
+
+static void store_losses(const struct batch *b, const struct xent_job *job)
+{
+    if (job->sums) {
+        /* Rows of one group, mostly: an addition need not wait for the last one's store. */
+        size_t group = b->row[0] >> job->sums_shift;
+        double sum = job->sums[group];
+        for (size_t i = 0; i < b->count; ++i) {
+            if (b->row[i] >> job->sums_shift != group) {
+                job->sums[group] = sum;
+                group = b->row[i] >> job->sums_shift;
+                sum = job->sums[group];
+            }
+            sum += b->finite[i] ? b->loss[i] : (double)NAN;
+        }
+        job->sums[group] = sum;
+    }
+    for (size_t i = 0; job->loss && i < b->count; ++i)
+        ((float *)job->loss)[b->row[i]] = b->finite[i] && b->loss[i] == b->loss[i] ? f64_to_f32(b->loss[i]) : NAN;
+    for (size_t i = 0; job->lse && i < b->count; ++i)
+        ((float *)job->lse)[b->row[i]] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
+}
+
+/* What a target's entry, or a row that is not finite, gets in place of the scaled exponentials. */
+static ALWAYS_INLINE void store_exceptions(const struct batch *b, enum target target)
+{
+    for (size_t i = 0; i < b->count; ++i) {
+        if (!b->finite[i] || (target == DISTRIBUTION && b->v[i] != b->v[i]))
+            fill(b->out[i], b->classes, NAN);
+        else if (is_one_class(target) || (target == DISTRIBUTION && b->y[i] >= 0))
+            b->out[i][b->y[i]] = b->target_gradient[i];
+    }
+}
+
+/* Takes what labels have of their classes off the gradients, where a row has more than its y. */
+static void subtract_labels(const struct batch *b, const struct xent_job *job)
+{
+    for (size_t i = 0; i < b->count; ++i)
+        for (size_t k = 0; k < job->labels; ++k) {
+            const int64_t label = xent_job_label(job, b->row[i], k);
+            if (label != job->ignore_index)
+                b->out[i][label] -= f64_to_f32(b->t[i].scale * distribution_label_share(job, b->row[i], k));
+        }
+}
+
+/* The first class of the largest q_j w_j, or NO_CLASS: looked for in a slice once that is known to be the largest's. */
+static size_t largest_share(const float *q, const float *w, size_t classes)
+{
+    double largest = 0;
+    size_t y = NO_CLASS;
+    for (size_t begin = 0, end; begin < classes; begin = end) {
+        end = classes - begin < SLICE ? classes : begin + SLICE;
+        double here = 0;
+        if (!w)
+            here = (double)span_max(q, begin, end);
+        for (size_t j = begin; w && j < end; ++j) {
+            const double a = (double)q[j] * (double)w[j];
+            here = a > here ? a : here;
+        }
+        if (here > largest) {
+            largest = here;
+            y = begin;
+        }
+    }
+    while (y != NO_CLASS && (double)q[y] * (w ? (double)w[y] : 1) != largest)
+        ++y;
+    return y;
+}
+
+/* The distributions of a batch's rows, as far as they are known before their logits are read. Whether rows like these
+   can be taken by columns. */
+static bool find_distributions(struct batch *b, const struct xent_job *job)
+{
+    bool usual = xent_job_has_labels(job);
+    for (size_t i = 0; i < b->count; ++i) {
+        const size_t row = b->row[i];
+        b->q[i] = NULL;
+        if (xent_job_has_labels(job)) {
+            b->t[i] = distribution_of_labels(job, row);
+        } else {
+            b->q[i] = (const float *)job->targets + xent_job_at(job, &job->targets_strides, row);
+            size_t y = largest_share(b->q[i], job->class_weights, b->classes);
+            if (y == NO_CLASS && job->class_weights)
+                y = largest_share(b->q[i], NULL, b->classes);
+            b->t[i] = distribution_of_probabilities(job, row, y);
+        }
+        b->y[i] = (int64_t)b->t[i].y;
+        b->x_y[i] = (float)b->t[i].x_y;
+        const double multiplier = distribution_multiplier(&b->t[i]);
+        b->bounded[i] = multiplier_is_bounded(multiplier);
+        usual = usual && b->bounded[i] && multiplier >= 0 &&
+                (job->smoothing == 0 || b->t[i].scale * b->t[i].even >= 0x1p-100);
+    }
+    return usual;
+}
+
+/* Finds the classes of a batch's rows and their shares, where each row has a single one. Returns whether exponentials
+   can be multiplied like those of plain rows. */
+static bool find_shares(struct batch *b, const struct xent_job *job)
+{
+    bool usual = true;
+    for (size_t i = 0; i < b->count; ++i) {
+        const size_t row = b->row[i];
+        b->y[i] = xent_job_target(job, row);
+        const double r = xent_job_row_weight(job, row), w = xent_job_class_weight(job, (size_t)b->y[i]);
+        b->own[i] = r * job->target_weight * w + 0.0; /* not -0 */
+        b->scale[i] = xent_job_scale(job, row) + 0.0;
+        usual = usual && b->own[i] >= 0 && b->scale[i] >= 0 && multiplier_is_bounded(b->scale[i] * b->own[i]);
+    }
+    return usual;
+}
+
+#endif
