@@ -101,7 +101,7 @@ static float finish(const struct wave *wave, const struct xent_job *job, struct 
     const double e = row_exponential(z, row->frame.cut);
     const struct row_result result = row_finish(others, e, z);
     row->multiplier = distribution_multiplier(&row->t) / result.sum;
-    const double loss = row->finite ? distribution_loss(&row->t, result.loss, 0) : (double)NAN;
+    const double loss = row->finite ? distribution_loss(&row->t, result.loss, 0, 0) : (double)NAN;
     xent_job_add_loss(job, row->index, loss);
     if (job->loss)
         ((float *)job->loss)[row->index] = row->finite ? f64_to_f32(loss) : NAN;
@@ -141,7 +141,7 @@ void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *jo
         const bool ignored = xent_job_target(job, i) == job->ignore_index;
         struct distribution t = {0};
         if (!ignored)
-            t = distribution_of_labels(job, i);
+            distribution_of_labels(&t, job, i);
         /* Rows are added to sums in order: this one after those before it. */
         const bool alone = ignored || !multiplier_is_bounded(distribution_multiplier(&t));
         if (!alone) {

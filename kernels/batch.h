@@ -60,7 +60,7 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
         b->loss[i] = b->own[i] == 0 ? 0 : loss;
     }
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
-        b->loss[i] = distribution_loss(&b->t[i], b->loss[i], (double)b->ref[i] + b->log_sum[i]);
+        b->loss[i] = distribution_loss(&b->t[i], b->loss[i], (double)b->ref[i], b->log_sum[i]);
     if (!b->out[0])
         return;
     for (int i = 0; i < count; ++i) {
@@ -185,55 +185,42 @@ static void subtract_labels(const struct batch *b, const struct xent_job *job)
         }
 }
 
-/* The first class of the largest q_j w_j, or NO_CLASS: looked for in a slice once that is known to be the largest's. */
-static size_t largest_share(const float *q, const float *w, size_t classes)
+/* Whether the distribution of row i, known but for D, can be taken by columns. */
+static bool is_usual(const struct batch *b, size_t i, const struct xent_job *job)
 {
-    double largest = 0;
-    size_t y = NO_CLASS;
-    for (size_t begin = 0, end; begin < classes; begin = end) {
-        end = classes - begin < SLICE ? classes : begin + SLICE;
-        double here = 0;
-        if (!w)
-            here = (double)span_max(q, begin, end);
-        for (size_t j = begin; w && j < end; ++j) {
-            const double a = (double)q[j] * (double)w[j];
-            here = a > here ? a : here;
-        }
-        if (here > largest) {
-            largest = here;
-            y = begin;
-        }
-    }
-    while (y != NO_CLASS && (double)q[y] * (w ? (double)w[y] : 1) != largest)
-        ++y;
-    return y;
+    return b->bounded[i] && distribution_multiplier(&b->t[i]) >= 0 &&
+           (job->smoothing == 0 || b->t[i].scale * b->t[i].even >= 0x1p-100);
 }
 
 /* The distributions of a batch's rows, as far as they are known before their logits are read. Whether rows like these
    can be taken by columns. */
 static bool find_distributions(struct batch *b, const struct xent_job *job)
 {
-    bool usual = xent_job_has_labels(job);
+    const bool labels = xent_job_has_labels(job);
+    bool usual = labels;
     for (size_t i = 0; i < b->count; ++i) {
         const size_t row = b->row[i];
-        b->q[i] = NULL;
-        if (xent_job_has_labels(job)) {
-            b->t[i] = distribution_of_labels(job, row);
-        } else {
-            b->q[i] = (const float *)job->targets + xent_job_at(job, &job->targets_strides, row);
-            size_t y = largest_share(b->q[i], job->class_weights, b->classes);
-            if (y == NO_CLASS && job->class_weights)
-                y = largest_share(b->q[i], NULL, b->classes);
-            b->t[i] = distribution_of_probabilities(job, row, y);
-        }
+        b->q[i] = labels ? NULL : (const float *)job->targets + xent_job_at(job, &job->targets_strides, row);
+        if (labels)
+            distribution_of_labels(&b->t[i], job, row);
+        else
+            distribution_of_probabilities(&b->t[i], job, row);
         b->y[i] = (int64_t)b->t[i].y;
         b->x_y[i] = (float)b->t[i].x_y;
-        const double multiplier = distribution_multiplier(&b->t[i]);
-        b->bounded[i] = multiplier_is_bounded(multiplier);
-        usual = usual && b->bounded[i] && multiplier >= 0 &&
-                (job->smoothing == 0 || b->t[i].scale * b->t[i].even >= 0x1p-100);
+        b->bounded[i] = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
+        usual = usual && is_usual(b, i, job);
     }
     return usual;
+}
+
+/* What the probabilities of row i come to, see distribution_add_probabilities. */
+static void add_probabilities(struct batch *b, size_t i, const struct xent_job *job, size_t y, double x_y, double Q,
+                              double P)
+{
+    distribution_add_probabilities(&b->t[i], job, b->row[i], y, x_y, Q, P);
+    b->y[i] = (int64_t)b->t[i].y;
+    b->x_y[i] = (float)b->t[i].x_y;
+    b->bounded[i] = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
 }
 
 /* Finds the classes of a batch's rows and their shares, where each row has a single one. Returns whether exponentials

@@ -293,7 +293,8 @@ static struct double_target double_distribution(const struct xent_job *job, size
         double_add_shares(&t, job, i, x, m);
         return t;
     }
-    const struct distribution d = distribution_of_labels(job, i);
+    struct distribution d;
+    distribution_of_labels(&d, job, i);
     struct double_target t = {.y = d.y, .even = d.even, .w_y = d.w_y, .W = d.W};
     if (xent_job_has_plain_labels(job)) {
         t.own = double_named(job, xent_job_row_weight(job, i), d.w_y, 1);

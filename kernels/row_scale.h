@@ -116,25 +116,16 @@ struct taking {
     const struct distribution *t; /* B = scale even */
     const float *w;               /* NULL: all 1 */
     const float *q;               /* NULL: none of it */
-    size_t next_q;                /* elements to the next row's, which are brought nearer */
     struct taken shares;
 };
 
-/* Not nearer: there is no room for it yet. */
-static ALWAYS_INLINE void prefetch_to_l2(const float *p)
-{
-    __builtin_prefetch(p, 0, 2);
-}
-
 /* One of B, B w_j and N q_j taken off e (hi + lo), or off e if that is a gradient already. */
 static ALWAYS_INLINE void take_inline(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w,
-                                      const float *q, size_t next_q, const struct taken *shares)
+                                      const float *q, const struct taken *shares)
 {
     const float N_hi = q ? shares->hi : 0, N_lo = q ? shares->lo : 0;
     size_t j = 0;
     for (; j + 2 * SW <= count; j += 2 * SW) {
-        if (q)
-            prefetch_to_l2(q + next_q + j);
         for (size_t i = j; i < j + 2 * SW; i += SW) {
             sf g = sload(out + i);
             g = scale ? sfma(g, sset(hi), smul(g, sset(lo))) : g;
@@ -160,22 +151,22 @@ static ALWAYS_INLINE void take_inline(float *out, size_t count, bool scale, floa
 static NOINLINE void take_even(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w)
 {
     if (scale && w)
-        take_inline(out, count, true, hi, lo, B, w, NULL, 0, NULL);
+        take_inline(out, count, true, hi, lo, B, w, NULL, NULL);
     else if (scale)
-        take_inline(out, count, true, hi, lo, B, NULL, NULL, 0, NULL);
+        take_inline(out, count, true, hi, lo, B, NULL, NULL, NULL);
     else if (w)
-        take_inline(out, count, false, hi, lo, B, w, NULL, 0, NULL);
+        take_inline(out, count, false, hi, lo, B, w, NULL, NULL);
     else
-        take_inline(out, count, false, hi, lo, B, NULL, NULL, 0, NULL);
+        take_inline(out, count, false, hi, lo, B, NULL, NULL, NULL);
 }
 
 static NOINLINE void take_shares(float *out, size_t count, bool scale, float hi, float lo, const float *q,
-                                 size_t next_q, const struct taken *shares)
+                                 const struct taken *shares)
 {
     if (scale)
-        take_inline(out, count, true, hi, lo, 0, NULL, q, next_q, shares);
+        take_inline(out, count, true, hi, lo, 0, NULL, q, shares);
     else
-        take_inline(out, count, false, hi, lo, 0, NULL, q, next_q, shares);
+        take_inline(out, count, false, hi, lo, 0, NULL, q, shares);
 }
 
 /* N q_j w_j in double. */
@@ -209,7 +200,7 @@ static void take_span(float *out, size_t begin, size_t end, bool scale, float hi
             out[begin + j] -= distribution_even_taken(take->t, w ? (double)w[j] : 1);
     }
     if (q && take->shares.usual) {
-        take_shares(out + begin, count, left, hi, lo, q, take->next_q, &take->shares);
+        take_shares(out + begin, count, left, hi, lo, q, &take->shares);
         left = false;
     }
     if (left)

@@ -13,7 +13,8 @@ struct pass {
     const float *x;
     float *keep;            /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
     size_t skip;            /* the class to leave out of the sum; none if not below the number of classes */
-    struct dot *dot;        /* NULL, or receives the sums that a target distribution needs */
+    struct dot *dot;        /* NULL, or receives the sums that a target distribution needs; its y is the one to skip */
+    const float *beside;    /* NULL, or what is read along with the logits and brought nearer with them */
     struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
 };
 
@@ -35,6 +36,8 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
         const float *x = pass.x + j;
         for (int i = 0; ahead && i < STEP; i += 16)
             prefetch(x + ahead + i);
+        for (int i = 0; pass.beside && i < STEP; i += 16)
+            prefetch(pass.beside + j + ahead + i);
         vf t[STEP / VW];
         for (int v = 0; v < STEP / VW; ++v)
             t[v] = exp_round(unmask(measured(vload(x + v * VW), mode, ref), mode, cut));
@@ -106,11 +109,13 @@ static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin,
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
-static NOINLINE size_t sum_steps_slice(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
+static NOINLINE size_t sum_steps_slice(const float *x, float *keep, const float *beside, size_t begin, size_t end,
+                                       vd *lanes)
 {
     if (!keep)
-        return sum_steps_inline((struct pass){.x = x}, begin, end, lanes, SLICE, WINDOW, near_frame);
-    return sum_steps_inline((struct pass){.x = x, .keep = keep}, begin, end, lanes, SLICE, WINDOW, near_frame);
+        return sum_steps_inline((struct pass){.x = x, .beside = beside}, begin, end, lanes, SLICE, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .beside = beside}, begin, end, lanes, SLICE, WINDOW,
+                            near_frame);
 }
 
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
@@ -123,7 +128,7 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     if (pass.even)
         return sum_steps_even(pass.x, pass.keep, begin, end, lanes, pass.even);
     if (pass.dot)
-        return sum_steps_slice(pass.x, pass.keep, begin, end, lanes);
+        return sum_steps_slice(pass.x, pass.keep, pass.dot->q ? pass.dot->q : pass.dot->w, begin, end, lanes);
     if (!pass.keep)
         return sum_steps_forward(pass.x, begin, end, lanes);
     return pass.keep == pass.x ? sum_steps_in_place(pass.keep, begin, end, lanes)
@@ -298,8 +303,10 @@ static size_t sum_narrow_in_slices(struct pass pass, size_t begin, size_t end, b
     size_t kept = begin;
     for (size_t slice = begin, next; slice < end; slice = next) {
         next = end - slice < SLICE ? end : slice + SLICE;
-        if (pass.dot)
+        if (pass.dot) {
             dot_span(pass.dot, pass.x, slice, next);
+            pass.skip = pass.dot->y;
+        }
         if (kept == slice)
             kept = sum_narrow(pass, slice, next, in_window || slice > begin, lanes, mode);
         else if (pass.even)
@@ -371,6 +378,8 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
         const bool narrow = mode != WIDE;
         const size_t kept = pass.dot || pass.even ? sum_narrow_in_slices(pass, begin, end, begin > 0, lanes, &mode)
                                                   : sum_narrow(pass, begin, end, begin > 0, lanes, &mode);
+        if (pass.dot)
+            pass.skip = pass.dot->y;
         if (kept == end) {
             row.others += vd_fold(lanes) * 0x1p896;
             row.kept = end;
@@ -383,6 +392,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
                 for (size_t rest = end; pass.dot && rest < classes; rest = chunk_end(rest, classes)) {
                     dot_span(pass.dot, pass.x, rest, chunk_end(rest, classes));
                     dot_fold(pass.dot);
+                    pass.skip = pass.dot->y;
                 }
                 if (pass.even)
                     logit_sum_until(pass.even, pass.x, classes);

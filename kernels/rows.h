@@ -46,11 +46,8 @@ static struct summed sum_distribution(struct batch *b, size_t i, const struct xe
     }
     const struct summed row = sum_row(pass, b->classes);
     t->D = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
-    if (b->q[i]) {
-        distribution_add_others(t, job, b->row[i], dot.Q.sum, dot.P.sum);
-        b->y[i] = (int64_t)t->y;
-        b->bounded[i] = multiplier_is_bounded(distribution_multiplier(t));
-    }
+    if (b->q[i])
+        add_probabilities(b, i, job, dot.y, (double)dot.x_y, dot.Q.sum, dot.P.sum);
     return row;
 }
 
@@ -59,10 +56,8 @@ static void scale_distribution(const struct batch *b, size_t i, const struct xen
 {
     const struct distribution *t = &b->t[i];
     struct taking take = {.t = t, .w = job->class_weights, .q = b->q[i]};
-    if (take.q) {
-        take.next_q = job->targets_strides.outer;
+    if (take.q)
         take.shares = distribution_taken(job, b->row[i]);
-    }
     scale_and_take(b->x[i], b->out[i], b->classes, zeros, kept, (struct frame){b->ref[i], b->cut[i]}, b->v[i],
                    (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]}, b->bounded[i], &take);
 }

@@ -144,49 +144,35 @@ static double weighted_sum(const struct xent_job *job, struct row x)
     return sum;
 }
 
-/* The first class of the largest positive q_j w_j, or q_j, or NO_CLASS. */
-static size_t largest_share(const struct xent_job *job, size_t i, bool weighted)
+/* The first class of row i that is_dominant, or NO_CLASS. */
+static size_t dominant_class(const struct xent_job *job, size_t i)
 {
     const xent_strides *strides = &job->targets_strides;
-    const size_t row = xent_job_at(job, strides, i);
-    size_t y = NO_CLASS;
-    double largest = 0;
-    for (size_t j = 0; j < job->classes; ++j) {
-        const double q = xent_job_number(job, job->targets, row + j * strides->classes);
-        const double a = weighted ? q * xent_job_class_weight(job, j) : q;
-        if (a > largest) {
-            largest = a;
-            y = j;
-        }
-    }
-    return y;
+    const float *q = (const float *)job->targets + xent_job_at(job, strides, i);
+    for (size_t j = 0; j < job->classes; ++j)
+        if (is_dominant((double)q[j * strides->classes]))
+            return j;
+    return NO_CLASS;
 }
 
-static size_t measured_from(const struct xent_job *job, size_t i)
-{
-    const size_t y = largest_share(job, i, true);
-    return y == NO_CLASS ? largest_share(job, i, false) : y;
-}
-
-/* Adds the shares of all classes but y. */
+/* Adds the shares of all classes. */
 static void add_shares(struct distribution *t, const struct xent_job *job, size_t i, struct row x)
 {
-    const double pivot = distribution_pivot(t);
-    const size_t chunk = xent_chunk(job->classes);
+    const size_t chunk = xent_chunk(job->classes), y = dominant_class(job, i);
     double Q = 0, P = 0;
     for (size_t begin = 0; begin < job->classes; begin += chunk) {
         double q_lane[XENT_LANES] = {0}, p_lane[XENT_LANES] = {0};
         for (size_t j = begin; j < job->classes && j < begin + chunk; ++j) {
-            const double a = j == t->y ? 0 : distribution_weighted(job, i, j);
+            const double a = j == y ? 0 : distribution_weighted(job, i, j);
             if (a != 0) {
                 q_lane[j % XENT_LANES] += a;
-                p_lane[j % XENT_LANES] += a * (f64_from_f32(row_at(x, j)) - pivot);
+                p_lane[j % XENT_LANES] += a * (f64_from_f32(row_at(x, j)) - t->pivot);
             }
         }
         Q += fold(q_lane, XENT_LANES);
         P += fold(p_lane, XENT_LANES);
     }
-    distribution_add_others(t, job, i, Q, P);
+    distribution_add_probabilities(t, job, i, y, y == NO_CLASS ? 0 : f64_from_f32(row_at(x, y)), Q, P);
 }
 
 /* The sum of x_j: without class weights, of n_j ln(2)/16 + r_j for logits in the window. */
@@ -216,11 +202,13 @@ static double logit_sum(struct row x, size_t classes)
 
 static struct distribution row_distribution(const struct xent_job *job, size_t i, struct row x)
 {
-    const bool labels = xent_job_has_labels(job);
-    struct distribution t =
-        labels ? distribution_of_labels(job, i) : distribution_of_probabilities(job, i, measured_from(job, i));
-    if (!labels)
+    struct distribution t;
+    if (xent_job_has_labels(job)) {
+        distribution_of_labels(&t, job, i);
+    } else {
+        distribution_of_probabilities(&t, job, i);
         add_shares(&t, job, i, x);
+    }
     if (t.even != 0)
         t.D = job->class_weights ? weighted_sum(job, x) : logit_sum(x, job->classes);
     return t;
@@ -301,13 +289,12 @@ static void cross_entropy_row(const struct xent_job *job, size_t i, struct row x
     const double z = t.x_y - (double)frame.ref;
     const double e = row_exponential(z, frame.cut);
     const struct row_result row = row_finish(others, e, z);
-    const double log_sum_exp = (double)frame.ref + row.log_sum;
-    const double row_loss = distribution_loss(&t, row.loss, log_sum_exp);
+    const double row_loss = distribution_loss(&t, row.loss, (double)frame.ref, row.log_sum);
     xent_job_add_loss(job, i, row_loss);
     if (loss)
         *loss = row_loss == row_loss ? f64_to_f32(row_loss) : NAN;
     if (lse)
-        *lse = f64_to_f32(log_sum_exp);
+        *lse = f64_to_f32((double)frame.ref + row.log_sum);
     if (!grad.p)
         return;
     const double multiplier = distribution_multiplier(&t);

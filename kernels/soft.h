@@ -22,7 +22,8 @@ struct dot {
     struct lanes D;
 
     const float *q; /* a probability for every class, or NULL */
-    size_t y;       /* which is left out of the next two */
+    size_t y;       /* which is left out of the next two: the first dominant class so far, or NO_CLASS */
+    float x_y;
     double pivot;
     struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
 };
@@ -53,7 +54,7 @@ static void dot_start(struct dot *dot, const float *w, bool even, const float *q
     dot->even = even;
     dot->q = q;
     dot->y = t->y;
-    dot->pivot = distribution_pivot(t);
+    dot->pivot = t->pivot;
     if (even)
         dot->D = none;
     if (q)
@@ -161,26 +162,69 @@ static NOINLINE void dot_shares_general(struct dot *dot, const float *x, size_t 
     memcpy(dot->P.lane, P, sizeof P);
 }
 
+static ALWAYS_INLINE bool any_dominant(vf q)
+{
+    return vany(vbits(vkeep_above(q, q, vset(DOMINANT))), -1);
+}
+
+/* Looks for the first dominant class, if that is not known yet. */
+static void dot_find(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    if (dot->y != NO_CLASS)
+        return;
+    const float *q = dot->q;
+    vf largest[4];
+    for (int v = 0; v < 4; ++v)
+        largest[v] = vset(0.0f);
+    size_t j = begin;
+    for (; end - j >= 4 * VW; j += 4 * VW)
+        for (int v = 0; v < 4; ++v)
+            largest[v] = vmax(vload(q + j + v * VW), largest[v]);
+    for (; j < end; j += VW)
+        largest[0] = vmax(load_left(q + j, end - j), largest[0]);
+    if (!any_dominant(vmax(vmax(largest[0], largest[1]), vmax(largest[2], largest[3]))))
+        return;
+    for (j = begin; end - j >= VW && !any_dominant(vmax(vload(q + j), vset(0.0f))); j += VW)
+        continue;
+    while (!is_dominant((double)q[j]))
+        ++j;
+    dot->y = j;
+    dot->x_y = x[j];
+}
+
+/* A group with y in it, or the end of one, as a group with zeros in it. */
+static ALWAYS_INLINE void dot_padded(struct dot *dot, const float *x, size_t begin, size_t end)
+{
+    float logits[XENT_LANES] = {0}, q[XENT_LANES] = {0};
+    memcpy(logits, x + begin, (end - begin) * sizeof *x);
+    memcpy(q, dot->q + begin, (end - begin) * sizeof *q);
+    if (dot->y - begin < XENT_LANES)
+        logits[dot->y - begin] = q[dot->y - begin] = 0;
+    sum_shares(dot->P.lane, dot->Q.lane, logits, q, 0, XENT_LANES);
+}
+
 static void dot_shares(struct dot *dot, const float *x, size_t begin, size_t end)
 {
+    dot_find(dot, x, begin, end);
     if (dot->w || dot->pivot != 0) {
         dot_shares_general(dot, x, begin, end);
         return;
     }
     const struct lanes Q = dot->Q, P = dot->P;
     const size_t whole = whole_groups(begin, end);
-    /* The group of y and what is not a whole group go by themselves. */
     const size_t group = dot->y >= begin && dot->y < whole ? whole_groups(begin, dot->y) : whole;
-    const size_t next = group < whole ? group + XENT_LANES : whole;
     sum_shares(dot->P.lane, dot->Q.lane, x, dot->q, begin, group);
-    dot_shares_general(dot, x, group, next);
-    sum_shares(dot->P.lane, dot->Q.lane, x, dot->q, next, whole);
+    if (group < whole) {
+        dot_padded(dot, x, group, group + XENT_LANES);
+        sum_shares(dot->P.lane, dot->Q.lane, x, dot->q, group + XENT_LANES, whole);
+    }
+    if (whole < end)
+        dot_padded(dot, x, whole, end);
     if (has_nan(dot->P.lane)) {
         dot->Q = Q;
         dot->P = P;
-        dot_shares_general(dot, x, begin, whole);
+        dot_shares_general(dot, x, begin, end);
     }
-    dot_shares_general(dot, x, whole, end);
 }
 
 /* Adds classes from begin (a multiple of 32) to end of one chunk to their lanes. */

@@ -230,7 +230,7 @@ static bool read_distributions(struct planes *p, const struct xent_job *job, siz
         if (p->dropped[i])
             continue;
         any = i;
-        b->t[i] = distribution_of_labels(job, first + i);
+        distribution_of_labels(&b->t[i], job, first + i);
         const double multiplier = distribution_multiplier(&b->t[i]);
         if (!(multiplier >= 0 && multiplier_is_bounded(multiplier)))
             return false;

@@ -14,9 +14,11 @@
  *     gradient_y = -scale (n_y s'/s + even (w_y - W e_y/s) - rest e_y/s)
  *     gradient_j = scale ((n_y + rest + even W) e_j/s - t_j)
  *
- * with loss_y and the sums of kernels/row.h. So a target that is a single class costs no cancellation. y is the named
- * class of the largest share (the first of them); where no share is positive, or x_y is -inf (for probabilities: and y is
- * not all there is), there is none (NO_CLASS): then x_y in moved is 0, n_y is 0, and lse takes the place of loss_y.
+ * with loss_y and the sums of kernels/row.h. So a target that is a single class, or nearly so, costs no cancellation. y
+ * is the label of the largest share (the first of them), or the first class whose probability is above a half: no other
+ * is needed where the loss is far from 0, and this one is known as soon as it is met. Where there is none, no share is
+ * positive, or x_y is -inf (for probabilities: and y is not all there is), there is no y (NO_CLASS): then n_y is 0, and
+ * a pivot takes the place of x_y in moved, lse less the pivot that of loss_y. The pivot is 0 but in rows far from 0.
  */
 #ifndef XENT_KERNELS_TARGET_H
 #define XENT_KERNELS_TARGET_H
@@ -31,7 +33,7 @@ struct distribution {
     size_t y;
     double x_y; /* its logit; -INFINITY if there is no y */
     double own; /* n_y */
-    double rest, moved;
+    double pivot, rest, moved;
     double even, w_y, W, D;
     double scale; /* of gradients */
 };
@@ -57,13 +59,13 @@ static inline float multiply_unbounded(double e, double v)
     return f32_bits(g) << 1 == 0 ? 0 : g;
 }
 
-/* A share of 0 counts nothing, be the loss infinite. */
-static inline double distribution_loss(const struct distribution *t, double loss_y, double lse)
+/* lse = ref + log_sum. A share of 0 counts nothing, be the loss infinite. */
+static inline double distribution_loss(const struct distribution *t, double loss_y, double ref, double log_sum)
 {
     const double share = t->own + t->rest;
-    const double named = share == 0 ? 0 : share * (t->y == NO_CLASS ? lse : loss_y);
+    const double named = share == 0 ? 0 : share * (t->y == NO_CLASS ? (ref - t->pivot) + log_sum : loss_y);
     const double own = named + t->moved;
-    return t->even == 0 ? own : own + t->even * (t->W * lse - t->D);
+    return t->even == 0 ? own : own + t->even * (t->W * (ref + log_sum) - t->D);
 }
 
 /* e is e_y, sum is s; +0 rather than -0 where nothing is left of it. */
@@ -93,22 +95,26 @@ static inline double distribution_label_share(const struct xent_job *job, size_t
     return xent_job_row_weight(job, i) * job->target_weight * (xent_job_label_probability(job, i, k) * w);
 }
 
-/* The distribution of row i, whose targets are labels, before D is known. Reads the logits of its labels. */
-static inline struct distribution distribution_of_labels(const struct xent_job *job, size_t i)
+/* The distribution of row i before anything of its targets and D is known. To where it belongs: numbers that are stored
+   one by one and copied as vectors are costly while the stores are on their way. */
+static inline void distribution_start(struct distribution *t, const struct xent_job *job, size_t i)
 {
-    const double r = xent_job_row_weight(job, i), share = r * job->target_weight;
-    struct distribution t = {.y = NO_CLASS,
-                             .x_y = (double)-INFINITY,
-                             .even = r * job->smoothing,
-                             .W = job->weights_sum,
-                             .scale = xent_job_scale(job, i)};
+    const double even = xent_job_row_weight(job, i) * job->smoothing, scale = xent_job_scale(job, i);
+    *t = (struct distribution){
+        .y = NO_CLASS, .x_y = (double)-INFINITY, .even = even, .W = job->weights_sum, .scale = scale};
+}
+
+/* The same with its targets, which are labels. Reads the logits of its labels. */
+static inline void distribution_of_labels(struct distribution *t, const struct xent_job *job, size_t i)
+{
+    distribution_start(t, job, i);
     const size_t row = xent_job_at(job, &job->logits_strides, i), stride = job->logits_strides.classes;
     if (xent_job_has_plain_labels(job)) {
-        t.y = (size_t)xent_job_target(job, i);
-        t.w_y = xent_job_class_weight(job, t.y);
-        t.own = share * t.w_y;
-        t.x_y = xent_job_number(job, job->logits, row + t.y * stride);
-        return t;
+        t->y = (size_t)xent_job_target(job, i);
+        t->w_y = xent_job_class_weight(job, t->y);
+        t->own = xent_job_row_weight(job, i) * job->target_weight * t->w_y;
+        t->x_y = xent_job_number(job, job->logits, row + t->y * stride);
+        return;
     }
     double largest = 0;
     for (size_t k = 0; k < job->labels; ++k) {
@@ -119,25 +125,24 @@ static inline struct distribution distribution_of_labels(const struct xent_job *
         const double named = xent_job_label_probability(job, i, k) * w;
         if (named > largest) {
             largest = named;
-            t.y = (size_t)label;
-            t.w_y = w;
+            t->y = (size_t)label;
+            t->w_y = w;
         }
     }
-    distribution_find(&t, job, i);
+    distribution_find(t, job, i);
     for (size_t k = 0; k < job->labels; ++k) {
         const int64_t label = xent_job_label(job, i, k);
         if (label == job->ignore_index)
             continue;
         const double named = distribution_label_share(job, i, k);
-        if ((size_t)label == t.y) {
-            t.own += named;
+        if ((size_t)label == t->y) {
+            t->own += named;
         } else if (named != 0) {
             const double x = xent_job_number(job, job->logits, row + (size_t)label * stride);
-            t.rest += named;
-            t.moved += named * ((t.y == NO_CLASS ? 0 : t.x_y) - x);
+            t->rest += named;
+            t->moved += named * ((t->y == NO_CLASS ? 0 : t->x_y) - x);
         }
     }
-    return t;
 }
 
 /* q_j w_j of row i, whose targets are probabilities. */
@@ -148,50 +153,44 @@ static inline double distribution_weighted(const struct xent_job *job, size_t i,
            xent_job_class_weight(job, j);
 }
 
-/* The distribution of row i, whose targets are probabilities, measured from class y, before D, rest and moved are
-   known. y is the first class of the largest q_j w_j, or of the largest q_j if no product is positive, or NO_CLASS if
-   no q_j is either. */
-static inline struct distribution distribution_of_probabilities(const struct xent_job *job, size_t i, size_t y)
-{
-    const double r = xent_job_row_weight(job, i);
-    struct distribution t = {.y = y,
-                             .x_y = (double)-INFINITY,
-                             .even = r * job->smoothing,
-                             .W = job->weights_sum,
-                             .scale = xent_job_scale(job, i)};
-    if (y != NO_CLASS) {
-        const xent_strides *strides = &job->logits_strides;
-        t.x_y = xent_job_number(job, job->logits, xent_job_at(job, strides, i) + y * strides->classes);
-        t.w_y = xent_job_class_weight(job, y);
-        t.own = r * job->target_weight * distribution_weighted(job, i, y);
-    }
-    return t;
-}
-
-/* What moved is summed from: x_y in rows far from 0, where products with logits would be large; elsewhere 0, so that a
+/* The distribution of row i, whose targets are probabilities, before these and D are known. In rows far from 0, where
+   products with logits would be large, differences from the first logit are summed; elsewhere the pivot is 0, so that a
    product of two floats is exact. */
-static inline double distribution_pivot(const struct distribution *t)
+static inline void distribution_of_probabilities(struct distribution *t, const struct xent_job *job, size_t i)
 {
-    const double size = f64_abs(t->x_y);
-    return t->y != NO_CLASS && size > 1024 && size <= (double)FLT_MAX ? t->x_y : 0;
+    const double x_0 = xent_job_number(job, job->logits, xent_job_at(job, &job->logits_strides, i));
+    const double size = f64_abs(x_0);
+    distribution_start(t, job, i);
+    t->pivot = size > 1024 && size <= (double)FLT_MAX ? x_0 : 0;
 }
 
-/* Adds the other probabilities: Q is the sum of q_j w_j over j != y, P that of q_j w_j (x_j - pivot). Where x_y is -inf
-   and y is not all there is, nothing can be measured from it: then there is no y. */
-static inline void distribution_add_others(struct distribution *t, const struct xent_job *job, size_t i, double Q,
-                                           double P)
+/* A probability above it makes its class the one that a row is measured from, if it is the first such. */
+#define DOMINANT 0.5f
+
+static inline bool is_dominant(double q)
+{
+    return q > (double)DOMINANT;
+}
+
+/* Adds the probabilities: y is the first dominant class or NO_CLASS, x_y its logit, Q the sum of q_j w_j over j != y, P
+   that of q_j w_j (x_j - pivot). Where x_y is -inf and y is not all there is, nothing can be measured from it. */
+static inline void distribution_add_probabilities(struct distribution *t, const struct xent_job *job, size_t i,
+                                                  size_t y, double x_y, double Q, double P)
 {
     const double share = xent_job_row_weight(job, i) * job->target_weight;
-    if (t->y != NO_CLASS && t->x_y == (double)-INFINITY && (Q != 0 || P != 0)) {
-        const double a = distribution_weighted(job, i, t->y);
+    const double a = y == NO_CLASS ? 0 : distribution_weighted(job, i, y);
+    const bool masked = y != NO_CLASS && x_y == (double)-INFINITY;
+    if (masked && (Q != 0 || P != 0)) {
         Q += a;
-        P += a == 0 ? 0 : a * t->x_y;
-        t->y = NO_CLASS;
-        t->own = 0;
+        P += a == 0 ? 0 : a * x_y;
+    } else if (y != NO_CLASS) {
+        t->y = y;
+        t->x_y = x_y;
+        t->w_y = xent_job_class_weight(job, y);
+        t->own = share * a;
     }
-    const bool measured = t->y != NO_CLASS && t->x_y != (double)-INFINITY;
     t->rest = share == 0 ? 0 : share * Q;
-    t->moved = share == 0 ? 0 : share * ((measured ? t->x_y - distribution_pivot(t) : 0) * Q - P);
+    t->moved = share == 0 ? 0 : share * ((t->y == NO_CLASS || masked ? 0 : x_y - t->pivot) * Q - P);
 }
 
 /* What the probabilities of a row take off its gradient, N q_j w_j, with N = scale r (1 - label_smoothing). Where this

@@ -15,7 +15,7 @@
 
 /* Of XENT_NUMERICS_VERSION 1. To change one: change the version, docs/numerics.md and this, in one commit. */
 static const uint64_t expected_fingerprint = UINT64_C(0x67eef9435c9f58cb); /* fused calls and the softmax family */
-static const uint64_t expected_general = UINT64_C(0x76ed94580233e269);     /* golden_general.c */
+static const uint64_t expected_general = UINT64_C(0x1f63d83ecb1e76ca);     /* golden_general.c */
 static const uint64_t expected_doubles = UINT64_C(0x6e0a4c68d47fe89b);     /* the same with doubles */
 
 static const size_t sizes[] = {1,  2,  3,  4,  5,  7,  8,  10,  13,  16,   21,   27,   31,   32,
