@@ -200,7 +200,6 @@ static bool find_distributions(struct batch *b, const struct xent_job *job)
     bool usual = labels;
     for (size_t i = 0; i < b->count; ++i) {
         const size_t row = b->row[i];
-        b->q[i] = labels ? NULL : (const float *)job->targets + xent_job_at(job, &job->targets_strides, row);
         if (labels)
             distribution_of_labels(&b->t[i], job, row);
         else

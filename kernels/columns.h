@@ -184,93 +184,22 @@ static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, d
         others[i] *= 0x1p896;
 }
 
-/* The sums of w_j x_j. */
-static void columns_dot(struct column_place at, size_t classes, const float *w, double *D)
-{
-    const size_t lanes = classes < XENT_LANES ? classes : XENT_LANES;
-    static const double zeros[VW];
-    vw sum[XENT_LANES];
-    for (size_t l = 0; l < lanes; ++l)
-        sum[l] = vw_load(zeros);
-    for (size_t j = 0; j < classes; j += 4) {
-        vf column[4];
-        load_columns(at, j, columns_left(classes, j), column);
-        for (size_t i = j; i < classes && i < j + 4; ++i) {
-            vw *lane = &sum[i % XENT_LANES];
-            float logits[VW], factor[VW];
-            vstore(logits, column[i - j]);
-            vstore(factor, vset(w[i]));
-            if (w[i] != 0)
-                *lane = vw_plus_exact(*lane, vw_widen(factor), vw_widen(logits));
-        }
-    }
-    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half && l + half < lanes; ++l)
-            sum[l] = vw_plus(sum[l], sum[l + half]);
-    vw_store(D, &sum[0]);
-}
-
-/* The sums of logits that all lie in the window (see struct logit_sum). Returns whether they do. */
-static bool columns_logit_sum(struct column_place at, size_t classes, double *D)
-{
-    const size_t lanes = classes < XENT_SLICE_LANES ? classes : XENT_SLICE_LANES;
-    vf r[XENT_SLICE_LANES];
-    vi n = viset(0), stray = viset(0);
-    for (size_t l = 0; l < lanes; ++l)
-        r[l] = vset(0.0f);
-    for (size_t j = 0; j < classes; j += 4) {
-        vf column[4];
-        load_columns(at, j, columns_left(classes, j), column);
-        for (size_t i = j; i < classes && i < j + 4; ++i) {
-            const vf t = exp_round(column[i - j]);
-            stray = vior(stray, vstray(t, t, rounder_bits));
-            n = viadd(n, visub(vbits(t), viset(rounder_bits - WINDOW_LOW)));
-            r[i % XENT_SLICE_LANES] = vsub(r[i % XENT_SLICE_LANES], exp_reduce(column[i - j], t));
-        }
-    }
-    if (vany(stray, ~(WINDOW_SIZE - 1)))
-        return false;
-    vw sum[XENT_SLICE_LANES];
-    for (size_t l = 0; l < lanes; ++l) {
-        float lane[VW];
-        vstore(lane, r[l]);
-        sum[l] = vw_widen(lane);
-    }
-    for (size_t half = XENT_SLICE_LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half && l + half < lanes; ++l)
-            sum[l] = vw_plus(sum[l], sum[l + half]);
-    int32_t whole[VW];
-    vistore(whole, n);
-    vw_store(D, &sum[0]);
-    for (int i = 0; i < VW; ++i)
-        D[i] = (double)whole[i] * XENT_LN2_16 - D[i];
-    return true;
-}
-
-/* The sums of w_j x_j of VW rows; w NULL: all 1. */
-static void columns_even(const float *const *x, struct column_place at, size_t classes, const float *w, double *D)
-{
-    if (w) {
-        columns_dot(at, classes, w, D);
-    } else if (!columns_logit_sum(at, classes, D)) {
-        for (int i = 0; i < VW; ++i) {
-            struct logit_sum sum;
-            logit_sum_start(&sum);
-            logit_sum_until(&sum, x[i], classes);
-            D[i] = logit_sum_end(&sum);
-        }
-    }
-}
-
-/* What is taken off each row's gradients: B w_j. B NULL: nothing; w NULL: all 1. */
-struct even {
+/* What is taken off each row's gradients: B w_j, and N q_j. B NULL: not the former; w NULL: all 1; q NULL: not the
+   latter; N_hi NULL: q_j itself. */
+struct column_taking {
     const float *B, *w;
+    const float *N_hi, *N_lo;
+    const float (*q)[VW];
 };
 
-static ALWAYS_INLINE void take_columns(struct even even, size_t j, size_t count, vf *g)
+static ALWAYS_INLINE void take_columns(struct column_taking take, size_t j, size_t count, vf *g)
 {
-    for (size_t i = 0; even.B && i < count; ++i)
-        g[i] = vsub(g[i], even.w ? vmul(vset(even.w[j + i]), vload(even.B)) : vload(even.B));
+    for (size_t i = 0; take.B && i < count; ++i)
+        g[i] = vsub(g[i], take.w ? vmul(vset(take.w[j + i]), vload(take.B)) : vload(take.B));
+    for (size_t i = 0; take.q && i < count; ++i) {
+        const vf q = vload(take.q[j + i]);
+        g[i] = take.N_hi ? vfnma(q, vload(take.N_lo), vfnma(q, vload(take.N_hi), g[i])) : vsub(g[i], q);
+    }
 }
 
 /* In planes a target's gradient is put where it belongs while its column is at hand: a store to a plane that has left
@@ -284,7 +213,8 @@ static ALWAYS_INLINE vf with_target(vf g, const int32_t *y, size_t j, struct col
 /* For classes from begin (a multiple of 4) to end: g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi
  * and lo have the power of two in them. */
 static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, size_t end, const int32_t *y,
-                                        const float *hi, const float *lo, struct even even, struct column_place at)
+                                        const float *hi, const float *lo, struct column_taking take,
+                                        struct column_place at)
 {
     const vf vhi = vload(hi), vlo = vload(lo);
     for (size_t j = begin; j < end; j += 4) {
@@ -293,7 +223,7 @@ static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, s
             const vf e = vload(c->f[j + i]);
             g[i] = with_target(vfma(e, vhi, vmul(e, vlo)), y, j + i, at);
         }
-        take_columns(even, j, columns_left(end, j), g);
+        take_columns(take, j, columns_left(end, j), g);
         store_columns(at, j, columns_left(end, j), g);
     }
 }
@@ -346,8 +276,8 @@ static void columns_sum_wide(const struct columns *c, size_t classes, double *ot
 }
 
 static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,
-                                        const int32_t *exponent, const float *hi, const float *lo, struct even even,
-                                        struct column_place at)
+                                        const int32_t *exponent, const float *hi, const float *lo,
+                                        struct column_taking take, struct column_place at)
 {
     for (size_t j = 0; j < classes; j += 4) {
         vf g[4];
@@ -355,7 +285,7 @@ static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes,
             g[i] = multiply_wide(vload(c->f[j + i]), viload(c->n[j + i]), viload(exponent), vload(hi), vload(lo));
             g[i] = with_target(g[i], y, j + i, at);
         }
-        take_columns(even, j, columns_left(classes, j), g);
+        take_columns(take, j, columns_left(classes, j), g);
         store_columns(at, j, columns_left(classes, j), g);
     }
 }

@@ -105,6 +105,7 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
         b.x[b.count] = tile + i * pitch;
         b.out[b.count] = job->out ? tile + i * pitch : NULL;
         b.y[b.count] = target == PLAIN_TARGET ? xent_job_target(job, first + i) : -1;
+        b.q[b.count] = NULL;
         ++b.count;
     }
     if (b.count > 0)
@@ -185,7 +186,7 @@ static NOINLINE bool sum_planes(struct planes *p, const struct xent_job *job, in
 static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
                                   const struct columns *c)
 {
-    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, (struct even){NULL, NULL}, c);
+    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, (struct column_taking){NULL}, c);
 }
 
 /* Takes the labels of count rows from first on. */
@@ -333,7 +334,7 @@ static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *
                     const int at = k * VW;
                     const struct batch *b = &s->p[i].b;
                     columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
-                                  b->lo + at, (struct even){NULL, NULL},
+                                  b->lo + at, (struct column_taking){NULL},
                                   columns_of_planes(&s->p[i], job, (size_t)at, true));
                 }
 }
