@@ -94,10 +94,17 @@ static inline float *xent_job_out(const struct xent_job *job, size_t row)
     return (float *)job->out + xent_job_at(job, &job->out_strides, row);
 }
 
-/* Whether every row's classes are neighbours, in logits and out. */
+/* Whether targets are classes by their number; else they are a probability for every class. */
+static inline bool xent_job_has_labels(const struct xent_job *job)
+{
+    return job->target_type != XENT_PROBABILITIES;
+}
+
+/* Whether every row's classes are neighbours, in logits, probabilities and out. */
 static inline bool xent_job_is_contiguous(const struct xent_job *job)
 {
-    return job->logits_strides.classes == 1 && (!job->out || job->out_strides.classes == 1);
+    return job->logits_strides.classes == 1 && (!job->out || job->out_strides.classes == 1) &&
+           (xent_job_has_labels(job) || job->targets_strides.classes == 1);
 }
 
 /* Number i of an array of floats or doubles. */
@@ -123,11 +130,6 @@ static inline double xent_job_scale(const struct xent_job *job, size_t row)
     if (!job->dloss)
         return job->grad_scale;
     return job->grad_scale * xent_job_number(job, job->dloss, xent_job_at(job, &job->dloss_strides, row));
-}
-
-static inline bool xent_job_has_labels(const struct xent_job *job)
-{
-    return job->target_type != XENT_PROBABILITIES;
 }
 
 /* Whether a row's target is one class. */

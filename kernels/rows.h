@@ -415,12 +415,9 @@ static void run_distributions(const struct xent_job *job, size_t first, size_t l
 
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
-    const bool contiguous = xent_job_is_contiguous(job);
-    if (!xent_job_has_labels(job) && !(contiguous && job->targets_strides.classes == 1))
-        XENT_KERNEL(scalar).cross_entropy(job, first, last);
-    else if (!xent_job_is_plain(job) || !multiplier_is_bounded(job->grad_scale))
+    if (!xent_job_is_plain(job) || !multiplier_is_bounded(job->grad_scale))
         run_distributions(job, first, last);
-    else if (contiguous)
+    else if (xent_job_is_contiguous(job))
         run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
     else
         cross_entropy_strided(job, first, last);

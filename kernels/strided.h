@@ -2,8 +2,9 @@
  * Part of kernels/algorithm.h: rows whose classes are not neighbours, as those of images [N][C][H][W].
  *
  * Where rows are neighbours of each other, those of few classes are taken by columns, straight from the planes of their
- * classes. Others go through a tile: a batch of rows is copied to where classes are neighbours, computed there in
- * place, and its gradient copied back. Rows too long for that are left to the scalar kernel.
+ * classes. Others go through a tile: a batch of rows, and of their probabilities, is copied to where classes are
+ * neighbours, computed there in place, and its gradient copied back. Rows too long for that are left to the scalar
+ * kernel.
  */
 #ifndef XENT_KERNELS_STRIDED_H
 #define XENT_KERNELS_STRIDED_H
@@ -44,11 +45,12 @@ static void copy_grid(float *to, size_t to_slow, size_t to_fast, const float *fr
             to[i * to_slow + j * to_fast] = from[i * from_slow + j * from_fast];
 }
 
-/* Copies count evenly spaced rows from row on into a tile. */
-static void fetch_line(const struct xent_job *job, size_t row, size_t count, float *tile, size_t pitch)
+/* Copies count evenly spaced rows of an array, from row on, into a tile. */
+static void fetch_line(const struct xent_job *job, const float *array, const xent_strides *strides, size_t row,
+                       size_t count, float *tile, size_t pitch)
 {
-    const float *x = xent_job_logits(job, row);
-    const size_t step = row_stride(job, &job->logits_strides), stride = job->logits_strides.classes;
+    const float *x = array + xent_job_at(job, strides, row);
+    const size_t step = row_stride(job, strides), stride = strides->classes;
     size_t i = 0;
     for (; step == 1 && count - i >= VW; i += VW) {
         const struct column_place at = {.is_whole = true, .x_plane = x + i, .x_stride = stride};
@@ -90,11 +92,29 @@ static void leave_line(const struct xent_job *job, size_t row, size_t count, con
         copy_grid(out + i * step, stride, step, tile + i * pitch, 1, pitch, job->classes, count - i);
 }
 
-/* A tile of count rows from first on. Ignored ones come along, but only as numbers that are copied. */
+static void fetch_tile(const struct xent_job *job, const float *array, const xent_strides *strides, size_t first,
+                       size_t count, float *tile)
+{
+    const size_t pitch = tile_pitch(job->classes);
+    for (size_t i = 0, line; i < count; i += line) {
+        line = line_left(job, first + i, count - i);
+        fetch_line(job, array, strides, first + i, line, tile + i * pitch, pitch);
+    }
+}
+
+/* How many tiles a call needs: one for logits and gradients, one for probabilities. */
+static size_t tiles(const struct xent_job *job)
+{
+    return xent_job_has_labels(job) ? 1 : 2;
+}
+
+/* A tile of count rows from first on, with that of their probabilities behind it. Ignored ones come along, but only as
+   numbers that are copied. */
 static void run_tile(const struct xent_job *job, size_t first, size_t count, float *tile, enum target target,
                      int *framed)
 {
     const size_t pitch = tile_pitch(job->classes);
+    float *q = xent_job_has_labels(job) ? NULL : tile + TILE / 2;
     struct batch b = {.classes = job->classes};
     bool ignored[BATCH];
     for (size_t i = 0; i < count; ++i) {
@@ -105,14 +125,13 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
         b.x[b.count] = tile + i * pitch;
         b.out[b.count] = job->out ? tile + i * pitch : NULL;
         b.y[b.count] = target == PLAIN_TARGET ? xent_job_target(job, first + i) : -1;
-        b.q[b.count] = NULL;
+        b.q[b.count] = q ? q + i * pitch : NULL;
         ++b.count;
     }
     if (b.count > 0)
-        for (size_t i = 0, line; i < count; i += line) {
-            line = line_left(job, first + i, count - i);
-            fetch_line(job, first + i, line, tile + i * pitch, pitch);
-        }
+        fetch_tile(job, job->logits, &job->logits_strides, first, count, tile);
+    if (b.count > 0 && q)
+        fetch_tile(job, job->targets, &job->targets_strides, first, count, q);
     for (size_t i = 0; i < count; ++i) {
         if (!ignored[i])
             continue;
@@ -133,7 +152,7 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
 static NOINLINE void run_tiles(const struct xent_job *job, size_t first, size_t last, enum target target)
 {
     float tile[TILE] __attribute__((aligned(64)));
-    const size_t fitting = TILE / tile_pitch(job->classes), limit = fitting < BATCH ? fitting : BATCH;
+    const size_t fitting = TILE / tiles(job) / tile_pitch(job->classes), limit = fitting < BATCH ? fitting : BATCH;
     int framed = 0;
     for (size_t i = first, count; i < last; i += count) {
         count = last - i < limit ? last - i : limit;
@@ -417,7 +436,7 @@ static void cross_entropy_strided(const struct xent_job *job, size_t first, size
 {
     const bool plain = xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale);
     const enum target target = plain ? PLAIN_TARGET : DISTRIBUTION;
-    if (tile_pitch(job->classes) > TILE)
+    if (tile_pitch(job->classes) > TILE / tiles(job))
         XENT_KERNEL(scalar).cross_entropy(job, first, last);
     else if (has_planes(job))
         run_planes(job, first, last, target);
