@@ -114,6 +114,8 @@ struct bench_data {
     const int32_t *targets;
     const float *weights;       /* of the classes */
     const float *probabilities; /* in the shape of the logits */
+    double *doubles;            /* the logits, once; then what calls in place have left */
+    double *double_loss;
 };
 
 enum bench_access {
@@ -143,7 +145,7 @@ struct bench_case {
 /* What a call is asked for beside the plain one. */
 struct bench_option {
     const char *name;
-    bool weights, probabilities;
+    bool weights, probabilities, doubles;
     double smoothing;
 };
 
@@ -189,8 +191,9 @@ void bench_reserve(const struct bench_layout *layout);
 /* The first buffers of a layout with logits of a kind, and targets to them. */
 struct bench_data bench_make_data(const struct bench_layout *layout, enum bench_kind kind);
 
-/* Adds class weights and probabilities to them. */
+/* Adds class weights and probabilities to them, and doubles. */
 void bench_add_options(struct bench_data *data, const struct bench_layout *layout);
+void bench_add_doubles(struct bench_data *data, const struct bench_layout *layout);
 
 /* The buffers at an index below layout->buffers, given the first ones. */
 struct bench_data bench_data_at(const struct bench_data *first, const struct bench_layout *layout, size_t index);

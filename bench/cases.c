@@ -28,31 +28,32 @@ static const size_t shortest_l1_row = 128, l1_logits_per_run = 1u << 18;
 /* So many times 16 lanes to a run. */
 static const size_t limit_times = 1u << 18;
 
-static xent_status call_images(struct bench_shape shape, const struct bench_data *at, const float *logits, float *grad,
+static xent_problem problem_of(struct bench_shape shape, const struct bench_data *at, const float *logits, float *grad,
                                const xent_executor *executor)
 {
+    const size_t inner = shape.inner ? shape.inner : 1;
     xent_problem problem = XENT_PROBLEM_INIT;
-    problem.outer = shape.rows / shape.inner;
+    problem.outer = shape.rows / inner;
     problem.classes = shape.classes;
-    problem.inner = shape.inner;
+    problem.inner = inner;
     problem.logits = logits;
     problem.targets = at->targets;
     problem.grad = grad;
     problem.loss = at->loss;
     problem.reduction = XENT_NONE;
     problem.executor = executor;
-    return xent_cross_entropy(&problem);
+    return problem;
 }
 
-void bench_call(struct bench_shape shape, const struct bench_data *at, const float *logits, float *grad,
-                size_t threads)
+void bench_call(struct bench_shape shape, const struct bench_data *at, const float *logits, float *grad, size_t threads)
 {
     const xent_executor *executor = bench_executor(threads);
     xent_options options = XENT_OPTIONS_INIT;
     options.reduction = XENT_NONE;
     options.executor = executor;
+    const xent_problem images = problem_of(shape, at, logits, grad, executor);
     xent_status status = shape.inner
-                             ? call_images(shape, at, logits, grad, executor)
+                             ? xent_cross_entropy(&images)
                              : xent_fused_f32(logits, at->targets, shape.rows, shape.classes, at->loss, grad, &options);
     if (status != XENT_OK)
         bench_fail("%s, %s: %s", xent_isa(), bench_shape_name(shape).text, xent_status_string(status));
@@ -84,24 +85,23 @@ static const struct bench_option options[] = {{.name = "plain"},
                                               {.name = "weights", .weights = true},
                                               {.name = "smoothing", .smoothing = 0.1},
                                               {.name = "both", .weights = true, .smoothing = 0.1},
-                                              {.name = "probabilities", .probabilities = true}};
+                                              {.name = "probabilities", .probabilities = true},
+                                              {.name = "doubles", .doubles = true}};
 
 static void run_option(const struct bench_case *self, const struct bench_data *at)
 {
-    xent_problem problem = XENT_PROBLEM_INIT;
-    problem.outer = self->layout.shape.rows;
-    problem.classes = self->layout.shape.classes;
-    problem.logits = problem.grad = at->work;
-    problem.targets = at->targets;
+    xent_problem problem = problem_of(self->layout.shape, at, at->work, at->work, bench_executor(self->threads));
     if (self->option->probabilities) {
         problem.target_type = XENT_PROBABILITIES;
         problem.targets = at->probabilities;
     }
+    if (self->option->doubles) {
+        problem.dtype = XENT_F64;
+        problem.logits = problem.grad = at->doubles;
+        problem.loss = at->double_loss;
+    }
     problem.class_weights = self->option->weights ? at->weights : NULL;
     problem.label_smoothing = self->option->smoothing;
-    problem.reduction = XENT_NONE;
-    problem.loss = at->loss;
-    problem.executor = bench_executor(self->threads);
     xent_status status = xent_cross_entropy(&problem);
     if (status != XENT_OK)
         bench_fail("%s: %s", self->name, xent_status_string(status));
@@ -247,8 +247,8 @@ static void add_options(struct bench_case c, const char *name, const struct benc
     for (size_t o = 0; o < sizeof options / sizeof *options; o++)
         for (size_t i = 0; i < selection->isa_count; i++) {
             c.option = &options[o];
-            const struct bench_mode mode = {options[o].name, c.option->probabilities ? 12 : 8, BENCH_IN_PLACE, 0,
-                                            run_option};
+            const size_t bytes = c.option->doubles ? 16 : c.option->probabilities ? 12 : 8;
+            const struct bench_mode mode = {options[o].name, bytes, BENCH_IN_PLACE, 0, run_option};
             add_call(c, name, &mode, selection->isas[i], selection->last_level_cache);
         }
     c.run = run_add;

@@ -216,6 +216,19 @@ void bench_add_options(struct bench_data *data, const struct bench_layout *layou
     data->probabilities = probabilities;
 }
 
+void bench_add_doubles(struct bench_data *data, const struct bench_layout *layout)
+{
+    static double *doubles, *loss;
+    if (!doubles) {
+        doubles = allocate(most_floats * sizeof(double));
+        loss = allocate(most_rows * sizeof(double));
+    }
+    for (size_t i = 0; i < layout->floats * layout->buffers; i++)
+        doubles[i] = (double)data->logits[i];
+    data->doubles = doubles;
+    data->double_loss = loss;
+}
+
 struct bench_data bench_data_at(const struct bench_data *first, const struct bench_layout *layout, size_t index)
 {
     size_t floats = index * layout->floats, rows = index * layout->shape.rows;
@@ -225,7 +238,9 @@ struct bench_data bench_data_at(const struct bench_data *first, const struct ben
                                .loss = first->loss + rows,
                                .targets = first->targets + rows,
                                .weights = first->weights,
-                               .probabilities = first->probabilities ? first->probabilities + floats : NULL};
+                               .probabilities = first->probabilities ? first->probabilities + floats : NULL,
+                               .doubles = first->doubles ? first->doubles + floats : NULL,
+                               .double_loss = first->double_loss ? first->double_loss + rows : NULL};
 }
 
 /* In pieces, because a large memcpy takes streaming stores on some systems, and would leave the caches without the

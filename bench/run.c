@@ -25,6 +25,8 @@ void bench_prepare(const struct bench_case *self)
     first = bench_make_data(&self->layout, self->kind);
     if (self->option)
         bench_add_options(&first, &self->layout);
+    if (self->option && self->option->doubles)
+        bench_add_doubles(&first, &self->layout);
     bench_executor(self->threads);
     xent_status status = self->isa ? xent_select(self->isa) : XENT_OK;
     if (status != XENT_OK)
