@@ -222,18 +222,23 @@ static void add_probabilities(struct batch *b, size_t i, const struct xent_job *
     b->bounded[i] = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
 }
 
-/* Finds the classes of a batch's rows and their shares, where each row has a single one. Returns whether exponentials
-   can be multiplied like those of plain rows. */
+/* Finds the share that row i has of its only class y. Returns whether its exponentials can be multiplied like those of
+   plain rows. */
+static ALWAYS_INLINE bool find_share(struct batch *b, size_t i, const struct xent_job *job, int64_t y)
+{
+    const double r = xent_job_row_weight(job, b->row[i]), w = xent_job_class_weight(job, (size_t)y);
+    b->own[i] = r * job->target_weight * w + 0.0; /* not -0 */
+    b->scale[i] = xent_job_scale(job, b->row[i]) + 0.0;
+    return b->own[i] >= 0 && b->scale[i] >= 0 && multiplier_is_bounded(b->scale[i] * b->own[i]);
+}
+
+/* The same for a batch, with its rows' classes. */
 static bool find_shares(struct batch *b, const struct xent_job *job)
 {
     bool usual = true;
     for (size_t i = 0; i < b->count; ++i) {
-        const size_t row = b->row[i];
-        b->y[i] = xent_job_target(job, row);
-        const double r = xent_job_row_weight(job, row), w = xent_job_class_weight(job, (size_t)b->y[i]);
-        b->own[i] = r * job->target_weight * w + 0.0; /* not -0 */
-        b->scale[i] = xent_job_scale(job, row) + 0.0;
-        usual = usual && b->own[i] >= 0 && b->scale[i] >= 0 && multiplier_is_bounded(b->scale[i] * b->own[i]);
+        b->y[i] = xent_job_target(job, b->row[i]);
+        usual = find_share(b, i, job, b->y[i]) && usual;
     }
     return usual;
 }

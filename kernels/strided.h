@@ -235,30 +235,23 @@ static ALWAYS_INLINE void read_labels(struct planes *p, const struct xent_job *j
     p->kept = kept;
 }
 
-/* Finds the distributions of the rows that are kept. False if there is a multiplier that needs more than columns give
- * it. */
-static bool read_distributions(struct planes *p, const struct xent_job *job, size_t first)
+/* Leaves out rows of weight 0, and finds the shares that the others have of their labels. Returns whether columns can
+   take them. */
+static bool read_shares(struct planes *p, const struct xent_job *job, size_t first)
 {
     struct batch *b = &p->b;
-    size_t any = BATCH;
-    for (size_t i = 0; i < b->count; ++i) {
+    bool usual = true;
+    for (size_t i = 0; i < BATCH; ++i) {
         if (!p->dropped[i] && xent_job_row_weight(job, first + i) == 0) {
             p->y[i] = -1;
             p->dropped[i] = 1;
             --p->kept;
         }
-        if (p->dropped[i])
-            continue;
-        any = i;
-        distribution_of_labels(&b->t[i], job, first + i);
-        const double multiplier = distribution_multiplier(&b->t[i]);
-        if (!(multiplier >= 0 && multiplier_is_bounded(multiplier)))
-            return false;
+        b->own[i] = b->scale[i] = 1;
+        if (!p->dropped[i])
+            usual = find_share(b, i, job, p->y[i]) && usual;
     }
-    for (size_t i = 0; any < BATCH && i < BATCH; ++i)
-        if (p->dropped[i])
-            b->t[i] = b->t[any];
-    return true;
+    return usual;
 }
 
 /* Takes count rows from first on. */
@@ -278,7 +271,7 @@ static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, s
     p->x = xent_job_logits(job, first);
     p->out = b->out[0] = job->out ? xent_job_out(job, first) : NULL;
     read_labels(p, job, first, count);
-    return target == PLAIN_TARGET || read_distributions(p, job, first);
+    return target == PLAIN_TARGET || read_shares(p, job, first);
 }
 
 static void store_plane_losses(const struct planes *p, const struct xent_job *job)
@@ -410,7 +403,7 @@ static NOINLINE bool run_strip_plain(const struct xent_job *job, size_t first, s
 
 static NOINLINE bool run_strip_weighted(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
-    return run_strip(job, first, count, DISTRIBUTION, job->grad_scale, framed);
+    return run_strip(job, first, count, SINGLE_TARGET, 0, framed);
 }
 
 static void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target)
