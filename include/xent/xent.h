@@ -278,9 +278,9 @@ typedef struct xent_problem {
  * between those of logits).
  *
  * Error bounds. Those of xent_fused_f32. With more than one class in t, terms may cancel: loss (2^-23 + 2^-48 max_j
- * |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. The parts of t_j, those of labels and
- * of smoothing, are taken one by one: if a probability is negative, |t_j| is the sum of their magnitudes, and where they
- * have both signs and x_j is -inf, the loss is NaN.
+ * |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. The parts of t_j, those of labels
+ * and of smoothing, are taken one by one: if a probability is negative, |t_j| is the sum of their magnitudes, and where
+ * they have both signs and x_j is -inf, the loss is NaN.
  *
  * XENT_F64. For plain labels, with or without class weights, row weights and dloss, the same numbers in ULP of double:
  * loss 2 (also a sum or mean), gradient 3; lse 2^-53 absolute plus half an ULP. Where t has more than one class: loss
@@ -290,12 +290,13 @@ typedef struct xent_problem {
  * Flush-to-zero and denormals-are-zero change no bit of a row's loss and gradient for plain labels, and otherwise flush
  * what is itself subnormal of results and of t; subnormal weights and dloss then count as 0. All else is as for floats.
  *
- * Cost. Rows whose classes are neighbours, and those of up to 96 classes that are neighbours of each other for each class
- * (images) with plain labels and no smoothing, take the time of memory and arithmetic. Other rows are copied, a few at a
- * time, to where their classes are neighbours, which takes two to six times as long. Where classes are not neighbours,
- * rows of more than 12272 classes, 6128 with XENT_PROBABILITIES, are taken number by number, at some 20 ns for a forward
- * and 40 with a gradient. Such calls need up to 70 KB of stack. XENT_F64 takes seven to twelve times as long as floats,
- * for rows of few classes 25 times, and collects numbers one by one wherever classes are not neighbours.
+ * Cost. Rows whose classes are neighbours, and those of up to 96 classes that are neighbours of each other for each
+ * class (images) with plain labels and no smoothing, take the time of memory and arithmetic. Other rows are copied, a
+ * few at a time, to where their classes are neighbours, which takes two to seven times as long. Where classes are not
+ * neighbours, rows of more than 12272 classes, 6128 with XENT_PROBABILITIES, are taken number by number, at some 20 ns
+ * for a forward and 40 with a gradient. Where classes are not neighbours, up to 84 KB of stack are needed. XENT_F64
+ * takes seven to twelve times as long as floats, for rows of few classes 25 times, and collects numbers one by one
+ * wherever classes are not neighbours.
  */
 XENT_API xent_status xent_cross_entropy(const xent_problem *problem);
 
