@@ -141,26 +141,55 @@ static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, doub
         finish_batch_distribution(b, grad_scale);
 }
 
-static void store_losses(const struct batch *b, const struct xent_job *job)
+/* Adds the losses of count rows, in order, to the sums of their groups. */
+static ALWAYS_INLINE void add_losses(const struct batch *b, const struct xent_job *job, size_t count)
 {
-    if (job->sums) {
-        /* Rows of one group, mostly: an addition need not wait for the last one's store. */
-        size_t group = b->row[0] >> job->sums_shift;
-        double sum = job->sums[group];
-        for (size_t i = 0; i < b->count; ++i) {
-            if (b->row[i] >> job->sums_shift != group) {
-                job->sums[group] = sum;
-                group = b->row[i] >> job->sums_shift;
-                sum = job->sums[group];
-            }
-            sum += b->finite[i] ? b->loss[i] : (double)NAN;
+    /* Mostly one group: an addition need not wait for the last one's store. */
+    size_t group = b->row[0] >> job->sums_shift;
+    double sum = job->sums[group];
+    for (size_t i = 0; i < count; ++i) {
+        if (b->row[i] >> job->sums_shift != group) {
+            job->sums[group] = sum;
+            group = b->row[i] >> job->sums_shift;
+            sum = job->sums[group];
         }
-        job->sums[group] = sum;
+        sum += b->finite[i] ? b->loss[i] : (double)NAN;
     }
-    for (size_t i = 0; job->loss && i < b->count; ++i)
-        ((float *)job->loss)[b->row[i]] = b->finite[i] && b->loss[i] == b->loss[i] ? f64_to_f32(b->loss[i]) : NAN;
-    for (size_t i = 0; job->lse && i < b->count; ++i)
-        ((float *)job->lse)[b->row[i]] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
+    job->sums[group] = sum;
+}
+
+/* Rows that are neighbours by vectors. */
+static ALWAYS_INLINE void put_rows(const struct batch *b, float *to, const float *values, size_t count)
+{
+    if (b->row[count - 1] - b->row[0] == count - 1) {
+        memcpy(to + b->row[0], values, count * sizeof *to);
+        return;
+    }
+    for (size_t i = 0; i < count; ++i)
+        to[b->row[i]] = values[i];
+}
+
+static ALWAYS_INLINE void store_losses_of(const struct batch *b, const struct xent_job *job, size_t count)
+{
+    float value[BATCH];
+    if (job->sums)
+        add_losses(b, job, count);
+    for (size_t i = 0; job->loss && i < count; ++i)
+        value[i] = b->finite[i] && b->loss[i] == b->loss[i] ? f64_to_f32(b->loss[i]) : NAN;
+    if (job->loss)
+        put_rows(b, job->loss, value, count);
+    for (size_t i = 0; job->lse && i < count; ++i)
+        value[i] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
+    if (job->lse)
+        put_rows(b, job->lse, value, count);
+}
+
+static NOINLINE void store_losses(const struct batch *b, const struct xent_job *job)
+{
+    if (b->count == BATCH)
+        store_losses_of(b, job, BATCH);
+    else
+        store_losses_of(b, job, b->count);
 }
 
 /* What a target's entry, or a row that is not finite, gets in place of the scaled exponentials. */

@@ -274,35 +274,6 @@ static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, s
     return target == PLAIN_TARGET || read_shares(p, job, first);
 }
 
-static void store_plane_losses(const struct planes *p, const struct xent_job *job)
-{
-    const struct batch *b = &p->b;
-    const size_t first = b->row[0], group = first >> job->sums_shift;
-    double loss[BATCH];
-    float rounded[BATCH];
-    if (b->count < BATCH || (job->sums && b->row[BATCH - 1] >> job->sums_shift != group)) {
-        store_losses(b, job);
-        return;
-    }
-    for (size_t i = 0; i < BATCH; ++i)
-        loss[i] = b->finite[i] ? b->loss[i] : (double)NAN;
-    double sum = job->sums ? job->sums[group] : 0;
-    for (size_t i = 0; i < BATCH; ++i)
-        sum += loss[i];
-    if (job->sums)
-        job->sums[group] = sum;
-    if (job->loss) {
-        for (size_t i = 0; i < BATCH; ++i)
-            rounded[i] = loss[i] == loss[i] ? f64_to_f32(loss[i]) : NAN;
-        memcpy((float *)job->loss + first, rounded, sizeof rounded);
-    }
-    if (job->lse) {
-        for (size_t i = 0; i < BATCH; ++i)
-            rounded[i] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
-        memcpy((float *)job->lse + first, rounded, sizeof rounded);
-    }
-}
-
 /* Ignored rows have come along as if their logits were 0. */
 static void drop_ignored(struct planes *p)
 {
@@ -374,7 +345,7 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         finish_rows(&p->b, BATCH, target, grad_scale);
         if (!is_whole(p))
             drop_ignored(p);
-        store_plane_losses(p, job);
+        store_losses(&p->b, job);
         for (int k = 0; p->out && k < BLOCKS; ++k)
             s.plain[i][k] = prepare_scale(&p->b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y,
                                           s.plain[i][k], &s.columns[i][k]);
