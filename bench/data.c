@@ -218,15 +218,15 @@ void bench_add_options(struct bench_data *data, const struct bench_layout *layou
 
 void bench_add_doubles(struct bench_data *data, const struct bench_layout *layout)
 {
-    static double *doubles, *loss;
+    static double *doubles, *double_loss;
     if (!doubles) {
         doubles = allocate(most_floats * sizeof(double));
-        loss = allocate(most_rows * sizeof(double));
+        double_loss = allocate(most_rows * sizeof(double));
     }
     for (size_t i = 0; i < layout->floats * layout->buffers; i++)
         doubles[i] = (double)data->logits[i];
     data->doubles = doubles;
-    data->double_loss = loss;
+    data->double_loss = double_loss;
 }
 
 struct bench_data bench_data_at(const struct bench_data *first, const struct bench_layout *layout, size_t index)

@@ -222,7 +222,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         B[i] = f64_to_f32(b->t[i].scale * b->t[i].even);
     for (int k = 0; k < BLOCKS; ++k) {
         const struct column_place place = columns_of_rows(b->x + k * VW, b->out + k * VW);
-        struct column_taking take = {NULL};
+        struct column_taking take = {.B = NULL};
         if (smooth) {
             take.B = B + k * VW;
             take.w = job->class_weights;

@@ -205,7 +205,8 @@ static NOINLINE bool sum_planes(struct planes *p, const struct xent_job *job, in
 static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
                                   const struct columns *c)
 {
-    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, (struct column_taking){NULL}, c);
+    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, (struct column_taking){.B = NULL},
+                c);
 }
 
 /* Takes the labels of count rows from first on. */
@@ -317,7 +318,7 @@ static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *
                     const int at = k * VW;
                     const struct batch *b = &s->p[i].b;
                     columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
-                                  b->lo + at, (struct column_taking){NULL},
+                                  b->lo + at, (struct column_taking){.B = NULL},
                                   columns_of_planes(&s->p[i], job, (size_t)at, true));
                 }
 }
