@@ -316,19 +316,10 @@ typedef vf sf;
 #define sfma vfma
 
 #include "kernels/algorithm.h"
-#include "kernels/bce.h"
-#include "kernels/double.h"
 
 extern const struct xent_kernel XENT_KERNEL(avx2);
 const struct xent_kernel XENT_KERNEL(avx2) = {
     .name = "avx2",
     .needs = XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA,
-    .cross_entropy = cross_entropy,
-    .softmax = softmax,
-    .log_softmax = log_softmax,
-    .sum_part = sum_part,
-    .sum_part_far = sum_part_far,
-    .scale_part = scale_part,
-    .cross_entropy_f64 = cross_entropy_f64,
-    .bce = bce,
+    KERNEL_FUNCTIONS,
 };

@@ -337,20 +337,11 @@ static ALWAYS_INLINE sf sfma(sf a, sf b, sf c)
 }
 
 #include "kernels/algorithm.h"
-#include "kernels/bce.h"
-#include "kernels/double.h"
 
 extern const struct xent_kernel XENT_KERNEL(avx512);
 const struct xent_kernel XENT_KERNEL(avx512) = {
     .name = "avx512",
     .needs = XENT_CPU_AVX | XENT_CPU_AVX2 | XENT_CPU_FMA | XENT_CPU_AVX512F | XENT_CPU_AVX512BW | XENT_CPU_AVX512DQ |
              XENT_CPU_AVX512VL,
-    .cross_entropy = cross_entropy,
-    .softmax = softmax,
-    .log_softmax = log_softmax,
-    .sum_part = sum_part,
-    .sum_part_far = sum_part_far,
-    .scale_part = scale_part,
-    .cross_entropy_f64 = cross_entropy_f64,
-    .bce = bce,
+    KERNEL_FUNCTIONS,
 };

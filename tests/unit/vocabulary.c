@@ -1,9 +1,9 @@
 /*
  * The vector operations of one kernel against their written meaning (kernels/algorithm.h), lane by lane in plain C.
  *
- * Compiled once per kernel with its flags and VOCABULARY_OF naming its source. Runs only where the CPU can.
+ * Compiled once per kernel with its flags and KERNEL_SOURCE naming its source. Runs only where the CPU can.
  */
-#include VOCABULARY_OF
+#include KERNEL_SOURCE
 
 #include "cpu.h"
 
