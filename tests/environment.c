@@ -114,7 +114,7 @@ END_TEST
 /* For signal handlers and children, which cannot fail a test by themselves. */
 struct shared {
     struct every main, other;
-    uint64_t *expected; /* [every_count] */
+    uint64_t *expected;                               /* [every_count] */
     volatile sig_atomic_t left, interruptions, wrong; /* left: the handler's calls within the call that is going on */
 };
 
@@ -151,8 +151,8 @@ static void call_from_handler(int signal_number)
         shared->wrong++;
 }
 
-/* Calls are interrupted wherever a timer happens to strike, by a handler that makes calls of its own: two at most, as an
-   emulator takes so long that it would be in the handler for ever. */
+/* Calls are interrupted wherever a timer happens to strike, by a handler that makes calls of its own: two at most, as
+   an emulator takes so long that it would be in the handler for ever. */
 START_TEST(signals)
 {
     const sig_atomic_t enough = (sig_atomic_t)scaled(200);
