@@ -150,6 +150,7 @@ void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *jo
             row->x = xent_job_logits(job, i);
             row->out = job->out ? xent_job_out(job, i) : NULL;
             row->t = t;
+            row->t.x_y = (double)row->x[t.y];
         }
         if (wave.rows > 0 && (alone || wave.rows == limit || i + 1 == rows)) {
             wave.parts_per_task = (wave.rows * wave.parts_per_row - 1) / tasks + 1;

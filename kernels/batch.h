@@ -234,7 +234,7 @@ static bool find_distributions(struct batch *b, const struct xent_job *job)
         else
             distribution_of_probabilities(&b->t[i], job, row);
         b->y[i] = (int64_t)b->t[i].y;
-        b->x_y[i] = (float)b->t[i].x_y;
+        b->x_y[i] = -INFINITY; /* or what is read with the row */
         b->bounded[i] = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
         usual = usual && is_usual(b, i, job);
     }

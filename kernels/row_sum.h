@@ -13,6 +13,7 @@ struct pass {
     const float *x;
     float *keep;            /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
     size_t skip;            /* the class to leave out of the sum; none if not below the number of classes */
+    float *x_skip;          /* NULL, or receives that class's logit before anything is kept in its place */
     struct dot *dot;        /* NULL, or receives the sums that a target distribution needs; its y is the one to skip */
     const float *beside;    /* NULL, or what is read along with the logits and brought nearer with them */
     struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
@@ -181,6 +182,9 @@ static ALWAYS_INLINE size_t sum_span(struct pass pass, size_t begin, size_t end,
             return j;
         if (pass.even && mode == WINDOW)
             logit_sum_until(pass.even, pass.x, j + count);
+        /* Not earlier: it would come from memory, out of turn, and all that follows would wait for it. */
+        if (pass.x_skip && pass.skip - j < count)
+            *pass.x_skip = pass.x[pass.skip];
         if (!sum_group(pass, j, count, lanes, mode, frame))
             return j;
         j += count;

@@ -28,14 +28,13 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 }
 
 /* The first pass over row i of a batch, with the sums that its distribution needs. */
-static struct summed sum_distribution(struct batch *b, size_t i, const struct xent_job *job)
+static struct summed sum_distribution(struct batch *b, size_t i, const struct xent_job *job, struct pass pass)
 {
     struct distribution *t = &b->t[i];
     const bool even = t->even != 0;
     const float *w = job->class_weights;
     struct logit_sum logits;
     struct dot dot;
-    struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = t->y};
     if (even && !w) {
         logit_sum_start(&logits);
         pass.even = &logits;
@@ -67,11 +66,15 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
 {
     size_t zeros[BATCH], kept[BATCH];
     for (size_t i = 0; i < b->count; ++i) {
-        if (target != DISTRIBUTION)
-            b->x_y[i] =
-                is_one_class(target) ? b->x[i][b->y[i]] : 0; /* not earlier: prefetchers should see whole rows only */
-        const struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = (size_t)b->y[i]};
-        const struct summed row = target == DISTRIBUTION ? sum_distribution(b, i, job) : sum_row(pass, b->classes);
+        const size_t y = (size_t)b->y[i];
+        const bool known = is_one_class(target) || (target == DISTRIBUTION && y != NO_CLASS);
+        const struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = y, .x_skip = known ? &b->x_y[i] : NULL};
+        const struct summed row =
+            target == DISTRIBUTION ? sum_distribution(b, i, job, pass) : sum_row(pass, b->classes);
+        if (known && y >= row.kept)
+            b->x_y[i] = b->x[i][y];
+        if (target == NO_TARGET)
+            b->x_y[i] = 0;
         b->others[i] = row.others;
         b->ref[i] = row.frame.ref;
         b->cut[i] = row.frame.cut;
@@ -196,8 +199,10 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     int32_t y[BATCH];
     for (int i = 0; i < BATCH; ++i) {
         y[i] = (int32_t)b->y[i];
-        if (target != DISTRIBUTION)
-            b->x_y[i] = is_one_class(target) ? b->x[i][b->y[i]] : 0;
+        if (is_one_class(target) || (target == DISTRIBUTION && b->y[i] >= 0 && !shares))
+            b->x_y[i] = b->x[i][b->y[i]];
+        if (target == NO_TARGET)
+            b->x_y[i] = 0;
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
         b->finite[i] = true;

@@ -205,6 +205,8 @@ static struct distribution row_distribution(const struct xent_job *job, size_t i
     struct distribution t;
     if (xent_job_has_labels(job)) {
         distribution_of_labels(&t, job, i);
+        if (t.y != NO_CLASS)
+            t.x_y = (double)row_at(x, t.y);
     } else {
         distribution_of_probabilities(&t, job, i);
         add_shares(&t, job, i, x);

@@ -31,7 +31,7 @@
 
 struct distribution {
     size_t y;
-    double x_y; /* its logit; -INFINITY if there is no y */
+    double x_y; /* its logit, but for plain labels, which are known without reading any; -INFINITY if there is no y */
     double own; /* n_y */
     double pivot, rest, moved;
     double even, w_y, W, D;
@@ -104,16 +104,14 @@ static inline void distribution_start(struct distribution *t, const struct xent_
         .y = NO_CLASS, .x_y = (double)-INFINITY, .even = even, .W = job->weights_sum, .scale = scale};
 }
 
-/* The same with its targets, which are labels. Reads the logits of its labels. */
+/* The same with its targets, which are labels. Reads their logits, unless they are plain ones. */
 static inline void distribution_of_labels(struct distribution *t, const struct xent_job *job, size_t i)
 {
     distribution_start(t, job, i);
-    const size_t row = xent_job_at(job, &job->logits_strides, i), stride = job->logits_strides.classes;
     if (xent_job_has_plain_labels(job)) {
         t->y = (size_t)xent_job_target(job, i);
         t->w_y = xent_job_class_weight(job, t->y);
         t->own = xent_job_row_weight(job, i) * job->target_weight * t->w_y;
-        t->x_y = xent_job_number(job, job->logits, row + t->y * stride);
         return;
     }
     double largest = 0;
@@ -130,6 +128,7 @@ static inline void distribution_of_labels(struct distribution *t, const struct x
         }
     }
     distribution_find(t, job, i);
+    const size_t row = xent_job_at(job, &job->logits_strides, i), stride = job->logits_strides.classes;
     for (size_t k = 0; k < job->labels; ++k) {
         const int64_t label = xent_job_label(job, i, k);
         if (label == job->ignore_index)
