@@ -191,8 +191,10 @@ void bench_reserve(const struct bench_layout *layout);
 /* The first buffers of a layout with logits of a kind, and targets to them. */
 struct bench_data bench_make_data(const struct bench_layout *layout, enum bench_kind kind);
 
-/* Adds class weights and probabilities to them, and doubles. */
+/* Adds class weights and probabilities to them. */
 void bench_add_options(struct bench_data *data, const struct bench_layout *layout);
+
+/* Adds the same logits as doubles. */
 void bench_add_doubles(struct bench_data *data, const struct bench_layout *layout);
 
 /* The buffers at an index below layout->buffers, given the first ones. */

@@ -3,7 +3,8 @@
  *
  * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, soft.h what targets in more than one
  * class add to them, columns.h and soft_columns.h the same for a vector's worth of short rows at a time, batch.h what
- * becomes of a batch's sums, rows.h the functions of a kernel, strided.h rows whose classes are not neighbours.
+ * becomes of a batch's sums, short_rows.h batches by columns, rows.h the functions of a kernel, strided.h rows whose
+ * classes are not neighbours.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
  * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame
@@ -97,6 +98,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/columns.h"
 #include "kernels/soft_columns.h"
 #include "kernels/batch.h"
+#include "kernels/short_rows.h"
 #include "kernels/rows.h"
 #include "kernels/strided.h"
 /* clang-format on */

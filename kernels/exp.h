@@ -42,8 +42,9 @@ static ALWAYS_INLINE vf exp_wide(vf x, vf ref, vf cut, vi *n)
     return vkeep_above(exp_polynomial(T, exp_reduce(z, t)), z, cut);
 }
 
-/* How logits are taken: as they are, while all lie in the window; less the ref of a far row, in the same window; in either
-   way with masked classes among them, at or below the frame's cut, whose exponential is +0; or any, without a window. */
+/* How logits are taken: as they are, while all lie in the window; less the ref of a far row, in the same window; in
+   either way with masked classes among them, at or below the frame's cut, whose exponential is +0; or any, without a
+   window. */
 enum mode { WINDOW, MASKED, FAR, FAR_MASKED, WIDE };
 
 /* What the window is about: the logits less the frame's ref. */

@@ -117,9 +117,9 @@ static inline double f64_2atanh(double f)
  * For u in [0, 1]: log(1 + u), and 1 / (1 + u), from the same division. log(1 + u) = 2 atanh(u / (2 + u)) where that
  * argument is within the series' reach, and elsewhere ln2 + log((1 + u) / 2) = ln2 + 2 atanh((u - 1) / (u + 3)), a
  * difference that leaves at least half of ln2. Both results have relative errors below 2^-50, however small u is:
- * where it is below 2^-60 it is its own logarithm, and no square of it is formed that could be subnormal. (So the choices
- * stay nested as they are: with one for the quotient as a whole gcc computes the series of every u, and takes twice the time
- * where squares are subnormal.)
+ * where it is below 2^-60 it is its own logarithm, and no square of it is formed that could be subnormal. (So the
+ * choices stay nested as they are: with one for the quotient as a whole gcc computes the series of every u, and takes
+ * twice the time where squares are subnormal.)
  */
 struct f64_log1p {
     double log, inverse;
@@ -135,7 +135,8 @@ static inline struct f64_log1p f64_log1p(double u)
     return (struct f64_log1p){base + f64_2atanh(f), both * denominator};
 }
 
-/* A normal s > 0 as 2^n * m with m in [0.7, 1.42), so that log(s) = n ln2 + 2 atanh((m - 1) / (m + 1)), |f| <= 0.1716. */
+/* A normal s > 0 as 2^n * m with m in [0.7, 1.42), so that log(s) = n ln2 + 2 atanh((m - 1) / (m + 1)), |f| <= 0.1716.
+ */
 struct f64_parts {
     double n, m;
 };

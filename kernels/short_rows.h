@@ -1,0 +1,224 @@
+/*
+ * Part of kernels/algorithm.h: rows of few classes, a whole batch of them by the columns of columns.h, a block being a
+ * vector's worth of rows.
+ */
+#ifndef XENT_KERNELS_SHORT_ROWS_H
+#define XENT_KERNELS_SHORT_ROWS_H
+
+enum { FRAMED_BLOCKS = 32 }; /* so many are not tried in the window after one that did not fit */
+
+/* Finds the frames of a block of rows from at on. */
+static ALWAYS_INLINE void find_frames(struct batch *b, int at, struct column_place place)
+{
+    float max[VW];
+    columns_max(place, b->classes, max);
+    for (int i = 0; i < VW; ++i) {
+        b->finite[at + i] = row_is_finite(max[i]);
+        const struct frame frame = b->finite[at + i] ? row_frame(max[i]) : near_frame;
+        b->ref[at + i] = frame.ref;
+        b->cut[at + i] = frame.cut;
+    }
+}
+
+/* The exponentials and sums of a block of rows from at on. Returns whether all are in the window. framed: whether rows
+   like these have lately needed their frames. */
+static ALWAYS_INLINE bool sum_block(struct batch *b, int at, struct column_place place, const int32_t *y,
+                                    struct ahead ahead, struct columns *c, int *framed)
+{
+    const float *ref = b->ref + at, *cut = b->cut + at;
+    if (*framed == 0 && columns_exp(place, b->classes, y + at, WINDOW, ref, cut, ahead, c)) {
+        columns_sum(c, b->classes, b->others + at);
+        return true;
+    }
+    *framed = *framed == 0 ? FRAMED_BLOCKS : *framed - 1;
+    find_frames(b, at, place);
+    if (columns_exp(place, b->classes, y + at, FAR_MASKED, ref, cut, ahead, c)) {
+        columns_sum(c, b->classes, b->others + at);
+        return true;
+    }
+    columns_exp_wide(place, b->classes, y + at, ref, cut, c);
+    columns_sum_wide(c, b->classes, b->others + at);
+    for (int i = at; i < at + VW; ++i)
+        b->finite[i] = b->finite[i] && b->others[i] == b->others[i] && b->x_y[i] == b->x_y[i];
+    return false;
+}
+
+/* Whether the exponentials of a block, which sum_block left in the window or not, can be multiplied plainly: then hi
+   and lo get their powers of two; otherwise exponentials from the window are formed again, apart from theirs. */
+static ALWAYS_INLINE bool prepare_scale(struct batch *b, int at, struct column_place place, const int32_t *y,
+                                        bool in_window, struct columns *c)
+{
+    bool plain = in_window;
+    for (int i = at; i < at + VW; ++i)
+        plain = plain && is_plain(b->exponent[i]);
+    for (int i = at; plain && i < at + VW; ++i) {
+        b->hi[i] *= f32_pow2(b->exponent[i]);
+        b->lo[i] *= f32_pow2(b->exponent[i]);
+    }
+    if (in_window && !plain)
+        columns_exp_wide(place, b->classes, y + at, b->ref + at, b->cut + at, c);
+    return plain;
+}
+
+static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct column_place place, const int32_t *y,
+                                      bool plain, struct column_taking take, const struct columns *c)
+{
+    if (plain)
+        columns_scale(c, 0, b->classes, y + at, b->hi + at, b->lo + at, take, place);
+    else
+        columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, take, place);
+}
+
+static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+{
+    const bool apart = b->out[0] && b->out[0] != b->x[0];
+    const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL, false};
+    return sum_block(b, at, columns_of_rows(b->x + at, b->out + at), y, ahead, c, framed);
+}
+
+/* Rows that only fill up a vector are the first one again. */
+static ALWAYS_INLINE void fill_up(struct batch *b, enum target target)
+{
+    for (size_t i = b->count; i < BATCH; ++i) {
+        b->row[i] = b->row[0];
+        b->x[i] = b->x[0];
+        b->out[i] = b->out[0];
+        b->y[i] = b->y[0];
+        b->own[i] = b->own[0];
+        b->scale[i] = b->scale[0];
+        if (target == DISTRIBUTION) {
+            b->t[i] = b->t[0];
+            b->x_y[i] = b->x_y[0];
+            b->q[i] = b->q[0];
+        }
+    }
+}
+
+/* Rows of few classes by columns, a whole batch of them. Everything is read before anything is written. shares NULL: no
+   probabilities. */
+static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job *job, enum target target,
+                                         double grad_scale, struct column_shares *shares, int *framed)
+{
+    enum { BLOCKS = BATCH / VW };
+    struct columns columns[BLOCKS];
+    bool plain[BLOCKS];
+    int32_t y[BATCH];
+    for (int i = 0; i < BATCH; ++i) {
+        y[i] = (int32_t)b->y[i];
+        if (is_one_class(target) || (target == DISTRIBUTION && b->y[i] >= 0 && !shares))
+            b->x_y[i] = b->x[i][b->y[i]];
+        if (target == NO_TARGET)
+            b->x_y[i] = 0;
+        b->ref[i] = near_frame.ref;
+        b->cut[i] = near_frame.cut;
+        b->finite[i] = true;
+    }
+    for (int k = 0; k < BLOCKS; ++k)
+        plain[k] = sum_block_of_rows(b, k * VW, y, &columns[k], framed);
+    const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
+    for (int k = 0; smooth && k < BLOCKS; ++k) {
+        double D[VW];
+        columns_even(b->x + k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, D);
+        for (int i = 0; i < VW; ++i)
+            b->t[k * VW + i].D = D[i];
+    }
+    finish_rows(b, BATCH, target, grad_scale);
+    store_losses(b, job);
+    if (!b->out[0])
+        return;
+    for (int k = 0; k < BLOCKS; ++k)
+        plain[k] = prepare_scale(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
+    float B[BATCH];
+    for (int i = 0; smooth && i < BATCH; ++i)
+        B[i] = f64_to_f32(b->t[i].scale * b->t[i].even);
+    for (int k = 0; k < BLOCKS; ++k) {
+        const struct column_place place = columns_of_rows(b->x + k * VW, b->out + k * VW);
+        struct column_taking take = {.B = NULL};
+        if (smooth) {
+            take.B = B + k * VW;
+            take.w = job->class_weights;
+        }
+        if (shares) {
+            take.q = (const float(*)[VW])shares[k].q;
+            take.N_hi = job->class_weights ? NULL : shares[k].N_hi;
+            take.N_lo = shares[k].N_lo;
+        }
+        scale_block(b, k * VW, place, y, plain[k], take, &columns[k]);
+    }
+    if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
+        subtract_labels(b, job);
+    store_exceptions(b, target);
+}
+
+/* A function for each kind of target, so that none pays for another: a fifth of the time of 10 classes with AVX2. */
+static NOINLINE void run_columns_none(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+{
+    fill_up(b, NO_TARGET);
+    run_columns_of(b, job, NO_TARGET, grad_scale, NULL, framed);
+}
+
+static NOINLINE void run_columns_plain(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+{
+    fill_up(b, PLAIN_TARGET);
+    run_columns_of(b, job, PLAIN_TARGET, grad_scale, NULL, framed);
+}
+
+static NOINLINE void run_columns_single(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+{
+    fill_up(b, SINGLE_TARGET);
+    run_columns_of(b, job, SINGLE_TARGET, grad_scale, NULL, framed);
+}
+
+static NOINLINE void run_columns_distribution(struct batch *b, const struct xent_job *job, double grad_scale,
+                                              int *framed)
+{
+    fill_up(b, DISTRIBUTION);
+    run_columns_of(b, job, DISTRIBUTION, grad_scale, NULL, framed);
+}
+
+/* Rows of probabilities, whose distributions are known only now. Returns whether they can be taken by columns;
+   otherwise nothing has happened. */
+static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xent_job *job, int *framed)
+{
+    enum { BLOCKS = BATCH / VW };
+    struct column_shares shares[BLOCKS];
+    double pivot[BATCH];
+    bool usual = true;
+    fill_up(b, DISTRIBUTION);
+    for (int i = 0; i < BATCH; ++i)
+        pivot[i] = b->t[i].pivot;
+    for (int k = 0; k < BLOCKS; ++k)
+        columns_shares(b->x + k * VW, b->q + k * VW, b->classes, job->class_weights, pivot + k * VW, &shares[k]);
+    for (int i = 0; i < BATCH; ++i) {
+        struct column_shares *s = &shares[i / VW];
+        const int k = i % VW;
+        add_probabilities(b, (size_t)i, job, s->y[k] < 0 ? NO_CLASS : (size_t)s->y[k], s->x_y[k], s->Q[k], s->P[k]);
+        const struct taken taken = distribution_taken(job, b->row[i]);
+        s->N[k] = taken.N;
+        s->N_hi[k] = taken.hi;
+        s->N_lo[k] = taken.lo;
+        usual = usual && is_usual(b, (size_t)i, job) && (taken.usual || job->class_weights);
+    }
+    for (int k = 0; usual && job->class_weights && k < BLOCKS; ++k)
+        columns_take_general(&shares[k], b->classes, job->class_weights);
+    if (usual)
+        run_columns_of(b, job, DISTRIBUTION, 0, shares, framed);
+    else
+        find_distributions(b, job);
+    return usual;
+}
+
+static ALWAYS_INLINE void run_columns(struct batch *b, const struct xent_job *job, enum target target,
+                                      double grad_scale, int *framed)
+{
+    if (target == NO_TARGET)
+        run_columns_none(b, job, grad_scale, framed);
+    else if (target == PLAIN_TARGET)
+        run_columns_plain(b, job, grad_scale, framed);
+    else if (target == SINGLE_TARGET)
+        run_columns_single(b, job, grad_scale, framed);
+    else
+        run_columns_distribution(b, job, grad_scale, framed);
+}
+
+#endif
