@@ -31,7 +31,7 @@
 
 struct distribution {
     size_t y;
-    double x_y; /* its logit, but for plain labels, which are known without reading any; -INFINITY if there is no y */
+    double x_y; /* its logit; of plain labels left to whoever reads the row; -INFINITY if there is no y */
     double own; /* n_y */
     double pivot, rest, moved;
     double even, w_y, W, D;
