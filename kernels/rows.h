@@ -115,6 +115,17 @@ static void ignore_row(const struct xent_job *job, size_t row)
     store_ignored(job, row);
 }
 
+/* A row after an ignored one is not where a processor's prefetchers look for it. */
+static NOINLINE void prefetch_after_ignored(const struct xent_job *job, size_t row)
+{
+    if (xent_job_ignores(job, row))
+        return;
+    const float *x = xent_job_logits(job, row);
+    for (size_t j = 0; j < 8 * 16 && j < job->classes; j += 16)
+        prefetch(x + j);
+    __asm__ volatile(""); /* or gcc takes a call of this for one without effect, and leaves it out */
+}
+
 /* Takes up to limit rows from first on, but ignored ones, which are done with. Returns the first row that is left. */
 static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *job, size_t first, size_t last,
                                        size_t limit, enum target target)
@@ -131,6 +142,8 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
         const int64_t y = target == PLAIN_TARGET ? xent_job_target(job, i) : -1;
         if (target == PLAIN_TARGET ? y == job->ignore_index : target == DISTRIBUTION && xent_job_ignores(job, i)) {
             ignore_row(job, i);
+            if (job->classes > COLUMNS_MAX && i + 1 < last)
+                prefetch_after_ignored(job, i + 1);
             continue;
         }
         b->row[count] = i;
