@@ -76,26 +76,26 @@ static void run(const struct xent_kernel *kernel, const struct xent_job *job, si
         tasks.compute(job, 0, rows);
 }
 
-double xent_run_cross_entropy(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
+double xent_run_cross_entropy(const struct xent_kernel *kernel, struct xent_job *job, size_t rows,
                               const xent_executor *executor)
 {
     if (rows == 0)
         return 0;
     double sums[GROUPS], rests[GROUPS];
-    struct xent_job with_sums = *job;
-    with_sums.sums = sums;
-    with_sums.sums_rest = rests;
-    with_sums.sums_shift = 0;
-    while ((rows - 1) >> with_sums.sums_shift >= GROUPS)
-        ++with_sums.sums_shift;
-    const size_t groups = ((rows - 1) >> with_sums.sums_shift) + 1;
+    job->sums = sums;
+    job->sums_rest = rests;
+    job->sums_shift = 0;
+    while ((rows - 1) >> job->sums_shift >= GROUPS)
+        ++job->sums_shift;
+    const size_t groups = ((rows - 1) >> job->sums_shift) + 1;
     for (size_t group = 0; group < groups; ++group)
         sums[group] = rests[group] = 0;
-    run(kernel, &with_sums, rows, executor);
+    run(kernel, job, rows, executor);
     struct pair total = {0, 0};
     for (size_t group = 0; group < groups; ++group) {
         const struct pair sum = pair_sum(total.hi, sums[group]);
         total = (struct pair){sum.hi, total.lo + (sum.lo + rests[group])};
     }
+    job->sums = job->sums_rest = NULL;
     return job->dtype == XENT_F64 ? total.hi + total.lo : total.hi;
 }
