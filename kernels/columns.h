@@ -26,6 +26,7 @@ static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)
 struct column_place {
     /* Rows, or else planes; where that is constant, only the code for it is left. */
     bool is_rows;
+    float *x_y;            /* [VW]: receives the targets' logits, where there are targets */
     const float *const *x; /* the rows */
     float *const *out;     /* the same or others; also NULL */
 
@@ -35,7 +36,6 @@ struct column_place {
     bool is_whole;                /* VW rows, none of which is dropped */
     size_t rows;                  /* at most VW: nothing beyond them is read or written */
     const int32_t *dropped;       /* [VW]: 1 for a row whose logits are taken for 0 */
-    float *x_y;                   /* [VW]: receives the targets' logits */
     const float *target_gradient; /* [VW] */
 };
 
@@ -99,7 +99,7 @@ static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, siz
         __builtin_prefetch(at.out_plane + (j + i) * at.out_stride, 1);
 }
 
-/* What a pass over columns looks for: logits outside of the window, and in planes those of the targets. */
+/* What a pass over columns looks for: logits outside of the window, and those of the targets. */
 struct found {
     vi stray;
     vf x_y;
@@ -112,8 +112,7 @@ static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, siz
     vf z[4], t[4], r[4], e[4];
     load_columns(at, j, count, z);
     for (size_t i = 0; i < width; ++i) {
-        if (!at.is_rows)
-            found->x_y = vreplace_where(found->x_y, target, (int)(j + i), z[i]);
+        found->x_y = vreplace_where(found->x_y, target, (int)(j + i), z[i]);
         z[i] = measured(z[i], mode, ref);
         if (mode != WINDOW && i >= count)
             z[i] = vset(0.0f); /* there is no class */
@@ -136,7 +135,7 @@ static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, co
 {
     const vi target = viload(y);
     const vf vref = vload(ref), vcut = vload(cut);
-    struct found found = {viset(0), vset(0.0f)};
+    struct found found = {viset(0), vload(at.x_y)};
     const size_t fours = at.is_rows ? classes : classes / 4 * 4;
     for (size_t j = 0; j < fours; j += 4) {
         prefetch_columns(at, j, columns_left(classes, j), ahead);
@@ -146,8 +145,7 @@ static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, co
         prefetch_columns(at, j, 1, ahead);
         columns_exp_some(at, j, 1, 1, target, mode, vref, vcut, c, &found);
     }
-    if (!at.is_rows)
-        vstore(at.x_y, found.x_y);
+    vstore(at.x_y, found.x_y);
     return !vany(found.stray, ~(WINDOW_SIZE - 1));
 }
 
@@ -160,26 +158,37 @@ static ALWAYS_INLINE vd columns_lane(const struct columns *c, size_t classes, si
     return lane;
 }
 
-/* The sums, folded as ever, lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1, where lanes without a class add nothing.
- */
+/* Lanes l, l + 8, l + 16 and l + 24, for l < 8, folded as ever. Lanes without a class add nothing. */
+static ALWAYS_INLINE vd columns_four_lanes(const struct columns *c, size_t classes, size_t l)
+{
+    vd sum = columns_lane(c, classes, l);
+    if (l + 16 < classes)
+        sum = vd_plus(sum, columns_lane(c, classes, l + 16));
+    if (l + 24 < classes)
+        return vd_plus(sum, vd_plus(columns_lane(c, classes, l + 8), columns_lane(c, classes, l + 24)));
+    return l + 8 < classes ? vd_plus(sum, columns_lane(c, classes, l + 8)) : sum;
+}
+
+/* Of these, l and l + 4. */
+static ALWAYS_INLINE vd columns_eight_lanes(const struct columns *c, size_t classes, size_t l)
+{
+    const vd sum = columns_four_lanes(c, classes, l);
+    return l + 4 < classes ? vd_plus(sum, columns_four_lanes(c, classes, l + 4)) : sum;
+}
+
+/* The sums, folded lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1: without loops, so that all stays in registers. */
 static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, double *others)
 {
-    vd sum[8];
-    for (size_t l = 0; l < 8; ++l) {
-        if (l < classes)
-            sum[l] = columns_lane(c, classes, l);
-        if (l + 16 < classes)
-            sum[l] = vd_plus(sum[l], columns_lane(c, classes, l + 16));
-        if (l + 24 < classes)
-            sum[l] = vd_plus(sum[l], vd_plus(columns_lane(c, classes, l + 8), columns_lane(c, classes, l + 24)));
-        else if (l + 8 < classes)
-            sum[l] = vd_plus(sum[l], columns_lane(c, classes, l + 8));
+    vd sum = columns_eight_lanes(c, classes, 0);
+    if (classes > 2)
+        sum = vd_plus(sum, columns_eight_lanes(c, classes, 2));
+    if (classes > 1) {
+        vd odd = columns_eight_lanes(c, classes, 1);
+        if (classes > 3)
+            odd = vd_plus(odd, columns_eight_lanes(c, classes, 3));
+        sum = vd_plus(sum, odd);
     }
-    for (size_t half = 4; half > 0; half /= 2)
-        for (size_t l = 0; l < half; ++l)
-            if (l + half < classes)
-                sum[l] = vd_plus(sum[l], sum[l + half]);
-    vd_get(&sum[0], others);
+    vd_get(&sum, others);
     for (int i = 0; i < VW; ++i)
         others[i] *= 0x1p896;
 }

@@ -73,7 +73,9 @@ static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y
 {
     const bool apart = b->out[0] && b->out[0] != b->x[0];
     const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL, false};
-    return sum_block(b, at, columns_of_rows(b->x + at, b->out + at), y, ahead, c, framed);
+    struct column_place place = columns_of_rows(b->x + at, b->out + at);
+    place.x_y = b->x_y + at;
+    return sum_block(b, at, place, y, ahead, c, framed);
 }
 
 /* Rows that only fill up a vector are the first one again. */
@@ -103,16 +105,17 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     struct columns columns[BLOCKS];
     bool plain[BLOCKS];
     int32_t y[BATCH];
-    for (int i = 0; i < BATCH; ++i) {
+    /* A loop for each array becomes vector stores. */
+    for (int i = 0; i < BATCH; ++i)
         y[i] = (int32_t)b->y[i];
-        if (is_one_class(target) || (target == DISTRIBUTION && b->y[i] >= 0 && !shares))
-            b->x_y[i] = b->x[i][b->y[i]];
-        if (target == NO_TARGET)
-            b->x_y[i] = 0;
+    for (int i = 0; target != DISTRIBUTION && i < BATCH; ++i)
+        b->x_y[i] = 0; /* until it is found */
+    for (int i = 0; i < BATCH; ++i)
         b->ref[i] = near_frame.ref;
+    for (int i = 0; i < BATCH; ++i)
         b->cut[i] = near_frame.cut;
+    for (int i = 0; i < BATCH; ++i)
         b->finite[i] = true;
-    }
     for (int k = 0; k < BLOCKS; ++k)
         plain[k] = sum_block_of_rows(b, k * VW, y, &columns[k], framed);
     const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
