@@ -68,7 +68,7 @@ static void check_sum(struct rng *rng, const struct xent_job *job, size_t rows)
 static void fill(struct rng *rng, float *logits, int32_t *targets, size_t rows, size_t classes, bool confident)
 {
     for (size_t i = 0; i < rows; i++) {
-        float scale = confident ? 5.0f : rng_chance(rng, 0.1) ? 30.0f : 1.0f;
+        float scale = confident ? 9.0f : rng_chance(rng, 0.1) ? 30.0f : 1.0f;
         for (size_t j = 0; j < classes; j++)
             logits[i * classes + j] = scale * rng_normal(rng);
         targets[i] = i > 0 && rng_chance(rng, 0.05) ? -100 : (int32_t)rng_below(rng, classes);
@@ -124,6 +124,28 @@ START_TEST(order_of_sums)
             check_shape(&rng, cases[i].rows, cases[i].classes, false);
         if (scaled_chance(&rng))
             check_shape(&rng, cases[i].rows, cases[i].classes, true);
+    }
+}
+END_TEST
+
+/* A few rows at a time, so that the last bits of each are seen: short ones together have the sums that each has alone.
+ */
+START_TEST(short_rows_together)
+{
+    enum { ROWS = 5, CLASSES = 100, TIMES = 20 };
+    struct rng rng = rng_stream(4);
+    float logits[ROWS * CLASSES];
+    int32_t targets[ROWS];
+    for (size_t classes = 2; classes <= CLASSES; classes++) {
+        for (int time = 0; time < TIMES; time++) {
+            fill(&rng, logits, targets, ROWS, classes, true);
+            const struct xent_job job = job_of(logits, targets, classes);
+            for (const char *const *isa = xent_isas(); *isa; isa++) {
+                use_kernel(*isa);
+                name_case("%d rows of %zu classes, %s", ROWS, classes, *isa);
+                expect_sum(run(&job, ROWS, NULL), sum_in_order(&job, ROWS));
+            }
+        }
     }
 }
 END_TEST
@@ -187,6 +209,7 @@ int main(void)
 {
     Suite *suite = suite_create("sums");
     tcase_add_test(add_case(suite, "order"), order_of_sums);
+    tcase_add_test(add_case(suite, "short rows"), short_rows_together);
     tcase_add_test(add_case(suite, "groups"), groups_of_tasks);
     tcase_add_test(add_case(suite, "long chunks"), long_chunks);
     return run_suite(suite);
