@@ -18,8 +18,8 @@ struct array {
     size_t bytes; /* from the first element to the last */
 };
 
-/* a * b, or SIZE_MAX if that is more than there can be. Not by a division: twenty of them are a fifth of a
-   short call. */
+/* a * b, or SIZE_MAX if that is more than there can be. Not by a division: twenty of them are a fifth of a short call.
+ */
 static size_t times(size_t a, size_t b)
 {
     size_t product;
@@ -182,7 +182,6 @@ static bool options_are_known(const xent_problem *p)
 /* The job of a problem whose arrays are in order. Where rows lie next to each other they are taken as one dimension. */
 static void make_job(struct xent_job *job, const xent_problem *p, const struct array *arrays)
 {
-    const double smoothing = p->label_smoothing;
     *job = (struct xent_job){
         .dtype = p->dtype,
         .classes = p->classes,
@@ -201,8 +200,8 @@ static void make_job(struct xent_job *job, const xent_problem *p, const struct a
         .ignore_index = p->ignore_index,
         .loss = p->reduction == XENT_NONE ? p->loss : NULL,
         .class_weights = p->class_weights,
-        .smoothing = smoothing == 0 ? 0 : smoothing / (double)p->classes,
-        .target_weight = 1 - smoothing,
+        .smoothing = p->label_smoothing / (double)p->classes,
+        .target_weight = 1 - p->label_smoothing,
         .row_weights = p->row_weights,
         .row_weights_strides = arrays[ROW_WEIGHTS].strides,
         .dloss = p->dloss,

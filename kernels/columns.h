@@ -26,7 +26,7 @@ static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)
 struct column_place {
     /* Rows, or else planes; where that is constant, only the code for it is left. */
     bool is_rows;
-    float *x_y;            /* [VW]: receives the targets' logits, where there are targets */
+    float *x_y;            /* [VW]: receives the targets' logits, and keeps what it has where there is no target */
     const float *const *x; /* the rows */
     float *const *out;     /* the same or others; also NULL */
 
@@ -176,7 +176,7 @@ static ALWAYS_INLINE vd columns_eight_lanes(const struct columns *c, size_t clas
     return l + 4 < classes ? vd_plus(sum, columns_four_lanes(c, classes, l + 4)) : sum;
 }
 
-/* The sums, folded lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1: without loops, so that all stays in registers. */
+/* The sums, folded lane l + 16 to l, then l + 8, l + 4, l + 2, l + 1: by no array, so that all stays in registers. */
 static ALWAYS_INLINE void columns_sum(const struct columns *c, size_t classes, double *others)
 {
     vd sum = columns_eight_lanes(c, classes, 0);

@@ -115,7 +115,7 @@ static void ignore_row(const struct xent_job *job, size_t row)
     store_ignored(job, row);
 }
 
-/* A row after an ignored one is not where a processor's prefetchers look for it. */
+/* The first 8 lines of a row after an ignored one, which is not where a processor's prefetchers look for it. */
 static NOINLINE void prefetch_after_ignored(const struct xent_job *job, size_t row)
 {
     if (xent_job_ignores(job, row))
