@@ -8,13 +8,13 @@
 
 enum { BATCH = 16 };
 
-/* What a row's loss is about: nothing (softmax), its target, its target with a share that is not 1, or a distribution
-   over several classes. */
-enum target { NO_TARGET, PLAIN_TARGET, SINGLE_TARGET, DISTRIBUTION };
+/* What a row's loss is about: nothing (softmax), its only label, its only label with a share that is not 1, the same
+   and an even share of all classes, or any distribution. */
+enum target { NO_TARGET, PLAIN_TARGET, SINGLE_TARGET, SMOOTHED_TARGET, DISTRIBUTION };
 
-static ALWAYS_INLINE bool is_one_class(enum target target)
+static ALWAYS_INLINE bool has_one_label(enum target target)
 {
-    return target == PLAIN_TARGET || target == SINGLE_TARGET;
+    return target == PLAIN_TARGET || target == SINGLE_TARGET || target == SMOOTHED_TARGET;
 }
 
 /* Rows that are computed together. */
@@ -26,7 +26,9 @@ struct batch {
     int64_t y[BATCH];  /* the class that the loss is measured from; -1: none */
     float x_y[BATCH];  /* its logit */
 
-    double own[BATCH], scale[BATCH]; /* a single target's share, and what its row's gradient is multiplied by */
+    /* Of an only label, with the names of struct distribution, which has them for all others. */
+    double own[BATCH], scale[BATCH], even[BATCH], w_y[BATCH], D[BATCH];
+    double W;
     struct distribution t[BATCH];
     bool bounded[BATCH];   /* multiplier_is_bounded */
     const float *q[BATCH]; /* probabilities of all classes, or NULL */
@@ -40,6 +42,13 @@ struct batch {
     float hi[BATCH], lo[BATCH];
     float target_gradient[BATCH];
 };
+
+/* The distribution of row i, whose target is SMOOTHED_TARGET. */
+static ALWAYS_INLINE struct distribution smoothed(const struct batch *b, size_t i)
+{
+    return (struct distribution){
+        .own = b->own[i], .even = b->even[i], .w_y = b->w_y[i], .W = b->W, .D = b->D[i], .scale = b->scale[i]};
+}
 
 /* From sums to results, for so many rows. */
 static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target target, double grad_scale)
@@ -59,20 +68,30 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
         const double loss = b->own[i] * b->loss[i];
         b->loss[i] = b->own[i] == 0 ? 0 : loss;
     }
+    for (int i = 0; target == SMOOTHED_TARGET && i < count; ++i) {
+        const struct distribution t = smoothed(b, (size_t)i);
+        b->loss[i] = distribution_loss(&t, b->loss[i], (double)b->ref[i], b->log_sum[i]);
+    }
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
         b->loss[i] = distribution_loss(&b->t[i], b->loss[i], (double)b->ref[i], b->log_sum[i]);
     if (!b->out[0])
         return;
     for (int i = 0; i < count; ++i) {
-        const double multiplier = target == DISTRIBUTION    ? distribution_multiplier(&b->t[i])
-                                  : target == SINGLE_TARGET ? b->scale[i] * b->own[i]
-                                                            : grad_scale;
+        const struct distribution t = smoothed(b, (size_t)i);
+        const double multiplier = target == DISTRIBUTION      ? distribution_multiplier(&b->t[i])
+                                  : target == SMOOTHED_TARGET ? distribution_multiplier(&t)
+                                  : target == SINGLE_TARGET   ? b->scale[i] * b->own[i]
+                                                              : grad_scale;
         v[i] = multiplier / sum[i];
     }
     for (int i = 0; target == PLAIN_TARGET && i < count; ++i)
         b->target_gradient[i] = row_target_gradient(grad_scale * (b->others[i] / sum[i]));
     for (int i = 0; target == SINGLE_TARGET && i < count; ++i)
         b->target_gradient[i] = row_target_gradient(b->scale[i] * (b->own[i] * (b->others[i] / sum[i])));
+    for (int i = 0; target == SMOOTHED_TARGET && i < count; ++i) {
+        const struct distribution t = smoothed(b, (size_t)i);
+        b->target_gradient[i] = distribution_target_gradient(&t, b->others[i], e[i], sum[i]);
+    }
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
         b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], sum[i]);
     for (int i = 0; target == DISTRIBUTION && i < count; ++i) {
@@ -98,6 +117,7 @@ static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, d
         b->ref[i] = near_frame.ref;
         b->cut[i] = near_frame.cut;
         b->own[i] = b->scale[i] = 1;
+        b->even[i] = b->w_y[i] = b->D[i] = 0;
         if (target == DISTRIBUTION)
             b->t[i] = b->t[0];
     }
@@ -124,6 +144,11 @@ static NOINLINE void finish_batch_single(struct batch *b, double grad_scale)
     finish_batch_of(b, SINGLE_TARGET, grad_scale);
 }
 
+static NOINLINE void finish_batch_smoothed(struct batch *b, double grad_scale)
+{
+    finish_batch_of(b, SMOOTHED_TARGET, grad_scale);
+}
+
 static NOINLINE void finish_batch_distribution(struct batch *b, double grad_scale)
 {
     finish_batch_of(b, DISTRIBUTION, grad_scale);
@@ -137,6 +162,8 @@ static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, doub
         finish_batch_plain(b, grad_scale);
     else if (target == SINGLE_TARGET)
         finish_batch_single(b, grad_scale);
+    else if (target == SMOOTHED_TARGET)
+        finish_batch_smoothed(b, grad_scale);
     else
         finish_batch_distribution(b, grad_scale);
 }
@@ -198,7 +225,7 @@ static ALWAYS_INLINE void store_exceptions(const struct batch *b, enum target ta
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i] || (target == DISTRIBUTION && b->v[i] != b->v[i]))
             fill(b->out[i], b->classes, NAN);
-        else if (is_one_class(target) || (target == DISTRIBUTION && b->y[i] >= 0))
+        else if (has_one_label(target) || (target == DISTRIBUTION && b->y[i] >= 0))
             b->out[i][b->y[i]] = b->target_gradient[i];
     }
 }
@@ -217,8 +244,9 @@ static void subtract_labels(const struct batch *b, const struct xent_job *job)
 /* Whether the distribution of row i, known but for D, can be taken by columns. */
 static bool is_usual(const struct batch *b, size_t i, const struct xent_job *job)
 {
+    const double B = b->t[i].scale * b->t[i].even;
     return b->bounded[i] && distribution_multiplier(&b->t[i]) >= 0 &&
-           (job->smoothing == 0 || b->t[i].scale * b->t[i].even >= 0x1p-100);
+           (job->smoothing == 0 || (B > 0 && even_is_usual(B)));
 }
 
 /* The distributions of a batch's rows, as far as they are known before their logits are read. Whether rows like these
@@ -251,23 +279,35 @@ static void add_probabilities(struct batch *b, size_t i, const struct xent_job *
     b->bounded[i] = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
 }
 
-/* Finds the share that row i has of its only class y. Returns whether its exponentials can be multiplied like those of
-   plain rows. */
-static ALWAYS_INLINE bool find_share(struct batch *b, size_t i, const struct xent_job *job, int64_t y)
+/* Finds the shares that rows have of their only labels, and the even ones, if there are any; but for dropped rows
+   (NULL: none), which get something harmless. Returns whether their exponentials can be multiplied like those of plain
+   rows, and the even shares be taken off as floats. */
+static ALWAYS_INLINE bool find_shares(struct batch *b, const struct xent_job *job, const int32_t *dropped)
 {
-    const double r = xent_job_row_weight(job, b->row[i]), w = xent_job_class_weight(job, (size_t)y);
-    b->own[i] = r * job->target_weight * w + 0.0; /* not -0 */
-    b->scale[i] = xent_job_scale(job, b->row[i]) + 0.0;
-    return b->own[i] >= 0 && b->scale[i] >= 0 && multiplier_is_bounded(b->scale[i] * b->own[i]);
-}
-
-/* The same for a batch, with its rows' classes. */
-static bool find_shares(struct batch *b, const struct xent_job *job)
-{
+    const struct xent_job known = *job; /* so that the loops need not read it again after each store */
+    double r[BATCH];
     bool usual = true;
+    b->W = known.weights_sum;
+    for (size_t i = 0; i < b->count; ++i)
+        r[i] = xent_job_row_weight(&known, b->row[i]);
+    for (size_t i = 0; i < b->count; ++i)
+        b->scale[i] = xent_job_scale(&known, b->row[i]) + 0.0; /* not -0 */
+    for (size_t i = 0; i < b->count; ++i)
+        b->w_y[i] = xent_job_class_weight(&known, (size_t)b->y[i]);
+    for (size_t i = 0; i < b->count; ++i)
+        b->own[i] = r[i] * known.target_weight * b->w_y[i] + 0.0;
+    for (size_t i = 0; i < b->count; ++i)
+        b->even[i] = r[i] * known.smoothing;
+    for (size_t i = 0; dropped && i < b->count; ++i)
+        if (dropped[i]) {
+            b->own[i] = b->scale[i] = 1;
+            b->even[i] = b->w_y[i] = 0;
+        }
     for (size_t i = 0; i < b->count; ++i) {
-        b->y[i] = xent_job_target(job, b->row[i]);
-        usual = find_share(b, i, job, b->y[i]) && usual;
+        const double B = b->scale[i] * b->even[i];
+        const bool even = known.smoothing == 0 || (B > 0 && even_is_usual(B)) || (dropped && dropped[i]);
+        usual = usual && even && b->own[i] >= 0 && b->scale[i] >= 0 &&
+                multiplier_is_bounded(b->scale[i] * (b->own[i] + b->even[i] * b->W));
     }
     return usual;
 }

@@ -99,15 +99,61 @@ static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, siz
         __builtin_prefetch(at.out_plane + (j + i) * at.out_stride, 1);
 }
 
+/* The sums of a block's logits, as struct logit_sum has them: of 16 n + k, and of -r by lanes. */
+struct column_logits {
+    vi n;
+    vf r[XENT_SLICE_LANES];
+};
+
+static ALWAYS_INLINE size_t column_logits_lanes(size_t classes)
+{
+    return classes < XENT_SLICE_LANES ? classes : XENT_SLICE_LANES;
+}
+
+static ALWAYS_INLINE void column_logits_start(struct column_logits *sums, size_t classes)
+{
+    sums->n = viset(0);
+    for (size_t l = 0; l < column_logits_lanes(classes); ++l)
+        sums->r[l] = vset(0.0f);
+}
+
+/* Adds class j, by the t and r of its exponentials. */
+static ALWAYS_INLINE void column_logits_add(struct column_logits *sums, size_t j, vf t, vf r)
+{
+    vf *lane = &sums->r[j % XENT_SLICE_LANES];
+    sums->n = viadd(sums->n, visub(vbits(t), viset(rounder_bits - WINDOW_LOW)));
+    *lane = vsub(*lane, r);
+}
+
+static ALWAYS_INLINE void column_logits_end(const struct column_logits *sums, size_t classes, double *D)
+{
+    const size_t lanes = column_logits_lanes(classes);
+    vw sum[XENT_SLICE_LANES];
+    for (size_t l = 0; l < lanes; ++l) {
+        float lane[VW];
+        vstore(lane, sums->r[l]);
+        sum[l] = vw_widen(lane);
+    }
+    for (size_t half = XENT_SLICE_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half && l + half < lanes; ++l)
+            sum[l] = vw_plus(sum[l], sum[l + half]);
+    int32_t n[VW];
+    vistore(n, sums->n);
+    vw_store(D, &sum[0]);
+    for (int i = 0; i < VW; ++i)
+        D[i] = (double)n[i] * XENT_LN2_16 - D[i];
+}
+
 /* What a pass over columns looks for: logits outside of the window, and those of the targets. */
 struct found {
     vi stray;
     vf x_y;
 };
 
-/* Columns j to j + width - 1, of which only the first count exist. */
+/* Columns j to j + width - 1, of which only the first count exist. logits: NULL, or to be added to. */
 static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t width, size_t count, vi target,
-                                           enum mode mode, vf ref, vf cut, struct columns *c, struct found *found)
+                                           enum mode mode, vf ref, vf cut, struct columns *c, struct found *found,
+                                           struct column_logits *logits)
 {
     vf z[4], t[4], r[4], e[4];
     load_columns(at, j, count, z);
@@ -122,6 +168,8 @@ static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, siz
         found->stray = vior(found->stray, vstray(t[i], t[i + 1 < width ? i + 1 : i], rounder_bits));
     for (size_t i = 0; i < width; ++i)
         r[i] = exp_reduce(unmask(z[i], mode, cut), t[i]);
+    for (size_t i = 0; logits && i < width && i < count; ++i)
+        column_logits_add(logits, j + i, t[i], r[i]);
     for (size_t i = 0; i < width; ++i)
         e[i] = remask(exp_polynomial(vtable(table, t[i]), r[i]), z[i], mode, cut);
     for (size_t i = 0; i < width; ++i)
@@ -129,21 +177,25 @@ static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, siz
 }
 
 /* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one
-   does not lie in the window; then there are none. */
+   does not lie in the window; then there are none. logits: NULL, or, in the window, receives their sums. */
 static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, const int32_t *y, enum mode mode,
-                                      const float *ref, const float *cut, struct ahead ahead, struct columns *c)
+                                      const float *ref, const float *cut, struct ahead ahead, struct columns *c,
+                                      struct column_logits *logits)
 {
+    if (logits)
+        column_logits_start(logits, classes);
     const vi target = viload(y);
     const vf vref = vload(ref), vcut = vload(cut);
     struct found found = {viset(0), vload(at.x_y)};
     const size_t fours = at.is_rows ? classes : classes / 4 * 4;
     for (size_t j = 0; j < fours; j += 4) {
         prefetch_columns(at, j, columns_left(classes, j), ahead);
-        columns_exp_some(at, j, 4, at.is_rows ? columns_left(classes, j) : 4, target, mode, vref, vcut, c, &found);
+        columns_exp_some(at, j, 4, at.is_rows ? columns_left(classes, j) : 4, target, mode, vref, vcut, c, &found,
+                         logits);
     }
     for (size_t j = fours; !at.is_rows && j < classes; ++j) {
         prefetch_columns(at, j, 1, ahead);
-        columns_exp_some(at, j, 1, 1, target, mode, vref, vcut, c, &found);
+        columns_exp_some(at, j, 1, 1, target, mode, vref, vcut, c, &found, logits);
     }
     vstore(at.x_y, found.x_y);
     return !vany(found.stray, ~(WINDOW_SIZE - 1));
@@ -230,9 +282,11 @@ static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, s
         vf g[4];
         for (size_t i = 0; i < 4; ++i) {
             const vf e = vload(c->f[j + i]);
-            g[i] = with_target(vfma(e, vhi, vmul(e, vlo)), y, j + i, at);
+            g[i] = vfma(e, vhi, vmul(e, vlo));
         }
         take_columns(take, j, columns_left(end, j), g);
+        for (size_t i = 0; i < 4; ++i)
+            g[i] = with_target(g[i], y, j + i, at);
         store_columns(at, j, columns_left(end, j), g);
     }
 }
@@ -290,11 +344,11 @@ static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes,
 {
     for (size_t j = 0; j < classes; j += 4) {
         vf g[4];
-        for (size_t i = 0; i < 4; ++i) {
+        for (size_t i = 0; i < 4; ++i)
             g[i] = multiply_wide(vload(c->f[j + i]), viload(c->n[j + i]), viload(exponent), vload(hi), vload(lo));
-            g[i] = with_target(g[i], y, j + i, at);
-        }
         take_columns(take, j, columns_left(classes, j), g);
+        for (size_t i = 0; i < 4; ++i)
+            g[i] = with_target(g[i], y, j + i, at);
         store_columns(at, j, columns_left(classes, j), g);
     }
 }

@@ -61,7 +61,7 @@ struct xent_job {
     /* The target distribution of a kept row: t_j = r w_j (smoothing + target_weight q_j), q_j a target's probability.
      */
     const void *class_weights; /* w, [classes]; NULL: all 1 */
-    double weights_sum;        /* of w over all classes, in order */
+    double weights_sum;        /* of w over all classes, in order; only for smoothing */
     double smoothing;          /* label_smoothing / classes */
     double target_weight;      /* 1 - label_smoothing */
     const void *row_weights;   /* r; NULL: all 1 */
@@ -190,6 +190,8 @@ static inline bool xent_job_ignores(const struct xent_job *job, size_t row)
 {
     if (xent_job_row_weight(job, row) == 0)
         return true;
+    if (xent_job_has_plain_labels(job))
+        return xent_job_target(job, row) == job->ignore_index;
     size_t left_out = 0;
     while (xent_job_has_labels(job) && left_out < job->labels &&
            xent_job_label(job, row, left_out) == job->ignore_index)

@@ -113,9 +113,9 @@ static void scale_unbounded(const float *x, float *out, size_t begin, size_t end
 
 /* What a row's distribution takes off its gradient: B w_j and N q_j w_j. */
 struct taking {
-    const struct distribution *t; /* B = scale even */
-    const float *w;               /* NULL: all 1 */
-    const float *q;               /* NULL: none of it */
+    double B;       /* scale even; 0 if even is */
+    const float *w; /* NULL: all 1 */
+    const float *q; /* NULL: none of it */
     struct taken shares;
 };
 
@@ -186,10 +186,9 @@ static void take_span(float *out, size_t begin, size_t end, bool scale, float hi
 {
     const size_t count = end - begin;
     const float *q = take->q ? take->q + begin : NULL, *w = take->w ? take->w + begin : NULL;
-    const double B = take->t->even == 0 ? 0 : take->t->scale * take->t->even; /* the scale may be infinite */
-    const bool usual = f64_abs(B) >= 0x1p-100;
+    const double B = take->B;
     bool left = scale;
-    if (usual) {
+    if (even_is_usual(B)) {
         take_even(out + begin, count, left, hi, lo, f64_to_f32(B), w);
         left = false;
     } else if (B != 0 || B != B) {
@@ -197,7 +196,7 @@ static void take_span(float *out, size_t begin, size_t end, bool scale, float hi
             scale_plain(out + begin, count, hi, lo);
         left = false;
         for (size_t j = 0; j < count; ++j)
-            out[begin + j] -= distribution_even_taken(take->t, w ? (double)w[j] : 1);
+            out[begin + j] -= distribution_even_taken(B, w ? (double)w[j] : 1);
     }
     if (q && take->shares.usual) {
         take_shares(out + begin, count, left, hi, lo, q, &take->shares);

@@ -27,37 +27,44 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 }
 
 /* The first pass over row i of a batch, with the sums that its distribution needs. */
-static struct summed sum_distribution(struct batch *b, size_t i, const struct xent_job *job, struct pass pass)
+static struct summed sum_distribution(struct batch *b, size_t i, const struct xent_job *job, enum target target,
+                                      struct pass pass)
 {
-    struct distribution *t = &b->t[i];
-    const bool even = t->even != 0;
-    const float *w = job->class_weights;
+    const struct distribution t = target == SMOOTHED_TARGET ? smoothed(b, i) : b->t[i];
+    const float *w = job->class_weights, *q = target == SMOOTHED_TARGET ? NULL : b->q[i];
+    const bool even = t.even != 0;
     struct logit_sum logits;
     struct dot dot;
     if (even && !w) {
         logit_sum_start(&logits);
         pass.even = &logits;
     }
-    if ((even && w) || b->q[i]) {
-        dot_start(&dot, w, even && w, b->q[i], t);
+    if ((even && w) || q) {
+        dot_start(&dot, w, even && w, q, pass.skip, t.pivot);
         pass.dot = &dot;
     }
     const struct summed row = sum_row(pass, b->classes);
-    t->D = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
-    if (b->q[i])
+    b->D[i] = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
+    if (target == DISTRIBUTION)
+        b->t[i].D = b->D[i];
+    if (q)
         add_probabilities(b, i, job, dot.y, (double)dot.x_y, dot.Q.sum, dot.P.sum);
     return row;
 }
 
 /* The gradient of row i of a batch but for the labels' entries. */
-static void scale_distribution(const struct batch *b, size_t i, const struct xent_job *job, size_t zeros, size_t kept)
+static void scale_distribution(const struct batch *b, size_t i, const struct xent_job *job, enum target target,
+                               size_t zeros, size_t kept)
 {
-    const struct distribution *t = &b->t[i];
-    struct taking take = {.t = t, .w = job->class_weights, .q = b->q[i]};
+    const struct distribution t = target == SMOOTHED_TARGET ? smoothed(b, i) : b->t[i];
+    struct taking take = {.w = job->class_weights, .q = target == SMOOTHED_TARGET ? NULL : b->q[i]};
+    if (t.even != 0) /* or the scale may be infinite */
+        take.B = t.scale * t.even;
     if (take.q)
         take.shares = distribution_taken(job, b->row[i]);
-    scale_and_take(b->x[i], b->out[i], b->classes, zeros, kept, (struct frame){b->ref[i], b->cut[i]}, b->v[i],
-                   (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]}, b->bounded[i], &take);
+    scale_and_take(b->x[i], b->out[i], b->classes, zeros, kept, (struct frame){b->ref[i], b->cut[i]},
+                   target == SMOOTHED_TARGET ? 0 : b->v[i], (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]},
+                   target == SMOOTHED_TARGET || b->bounded[i], &take);
 }
 
 /* Every row by itself. */
@@ -66,10 +73,11 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     size_t zeros[BATCH], kept[BATCH];
     for (size_t i = 0; i < b->count; ++i) {
         const size_t y = (size_t)b->y[i];
-        const bool known = is_one_class(target) || (target == DISTRIBUTION && y != NO_CLASS);
+        const bool known = has_one_label(target) || (target == DISTRIBUTION && y != NO_CLASS);
         const struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = y, .x_skip = known ? &b->x_y[i] : NULL};
-        const struct summed row =
-            target == DISTRIBUTION ? sum_distribution(b, i, job, pass) : sum_row(pass, b->classes);
+        const struct summed row = target == SMOOTHED_TARGET || target == DISTRIBUTION
+                                      ? sum_distribution(b, i, job, target, pass)
+                                      : sum_row(pass, b->classes);
         if (known && y >= row.kept)
             b->x_y[i] = b->x[i][y];
         if (target == NO_TARGET)
@@ -90,8 +98,8 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
         const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
         if (!b->finite[i])
             continue;
-        if (target == DISTRIBUTION)
-            scale_distribution(b, i, job, zeros[i], kept[i]);
+        if (target == SMOOTHED_TARGET || target == DISTRIBUTION)
+            scale_distribution(b, i, job, target, zeros[i], kept[i]);
         else
             scale_span(b->x[i], b->out[i], 0, b->classes, zeros[i], kept[i], frame, m);
     }
@@ -136,10 +144,11 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
     float *out = job->out;
     const size_t logits_stride = job->logits_strides.outer, out_stride = job->out_strides.outer;
     const float *probabilities = xent_job_has_labels(job) ? NULL : job->targets;
+    const bool one_label = target == PLAIN_TARGET || (target == DISTRIBUTION && xent_job_has_plain_labels(job));
     size_t i = first;
     size_t count = 0;
     for (; i < last && count < limit; ++i) {
-        const int64_t y = target == PLAIN_TARGET ? xent_job_target(job, i) : -1;
+        const int64_t y = one_label ? xent_job_target(job, i) : -1;
         if (target == PLAIN_TARGET ? y == job->ignore_index : target == DISTRIBUTION && xent_job_ignores(job, i)) {
             ignore_row(job, i);
             if (job->classes > COLUMNS_MAX && i + 1 < last)
@@ -171,14 +180,16 @@ static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *
         run_batch(b, job, target, grad_scale);
 }
 
-/* Single classes are an easy kind of distribution. */
+/* An only label is an easy kind of distribution. */
 static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job, size_t most_columns,
                                      enum target target, double grad_scale, int *framed)
 {
-    if (target == DISTRIBUTION && xent_job_has_plain_labels(job) && job->smoothing == 0 && find_shares(b, job))
+    if (target != DISTRIBUTION || !xent_job_has_plain_labels(job) || !find_shares(b, job, NULL))
+        run_filled_of(b, job, most_columns, target, grad_scale, framed);
+    else if (job->smoothing == 0)
         run_filled_of(b, job, most_columns, SINGLE_TARGET, grad_scale, framed);
     else
-        run_filled_of(b, job, most_columns, target, grad_scale, framed);
+        run_filled_of(b, job, most_columns, SMOOTHED_TARGET, grad_scale, framed);
 }
 
 /* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly

@@ -249,9 +249,10 @@ static void fill(struct out out, size_t classes, float value)
 static void subtract_targets(const struct xent_job *job, size_t i, const struct distribution *t, struct out out)
 {
     if (t->even != 0) {
+        const double B = t->scale * t->even;
         for (size_t j = 0; j < job->classes; ++j) {
             float *g = &out.p[j * out.stride];
-            *g = difference(*g, distribution_even_taken(t, xent_job_class_weight(job, j)));
+            *g = difference(*g, distribution_even_taken(B, xent_job_class_weight(job, j)));
         }
     }
     const struct taken taken = distribution_taken(job, i);

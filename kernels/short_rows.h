@@ -20,19 +20,24 @@ static ALWAYS_INLINE void find_frames(struct batch *b, int at, struct column_pla
     }
 }
 
-/* The exponentials and sums of a block of rows from at on. Returns whether all are in the window. framed: whether rows
-   like these have lately needed their frames. */
+/* The exponentials and sums of a block of rows from at on. Returns whether all are in the window. D: NULL, or receives
+   the sums of the logits. framed: whether rows like these have lately needed their frames. */
 static ALWAYS_INLINE bool sum_block(struct batch *b, int at, struct column_place place, const int32_t *y,
-                                    struct ahead ahead, struct columns *c, int *framed)
+                                    struct ahead ahead, struct columns *c, double *D, int *framed)
 {
     const float *ref = b->ref + at, *cut = b->cut + at;
-    if (*framed == 0 && columns_exp(place, b->classes, y + at, WINDOW, ref, cut, ahead, c)) {
+    struct column_logits logits;
+    if (*framed == 0 && columns_exp(place, b->classes, y + at, WINDOW, ref, cut, ahead, c, D ? &logits : NULL)) {
         columns_sum(c, b->classes, b->others + at);
+        if (D)
+            column_logits_end(&logits, b->classes, D + at);
         return true;
     }
     *framed = *framed == 0 ? FRAMED_BLOCKS : *framed - 1;
     find_frames(b, at, place);
-    if (columns_exp(place, b->classes, y + at, FAR_MASKED, ref, cut, ahead, c)) {
+    if (D)
+        columns_logit_sum(place, b->classes, D + at);
+    if (columns_exp(place, b->classes, y + at, FAR_MASKED, ref, cut, ahead, c, NULL)) {
         columns_sum(c, b->classes, b->others + at);
         return true;
     }
@@ -69,13 +74,24 @@ static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct colu
         columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, take, place);
 }
 
-static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+static ALWAYS_INLINE bool sum_block_of_rows_inline(struct batch *b, int at, const int32_t *y, struct columns *c,
+                                                   double *D, int *framed)
 {
     const bool apart = b->out[0] && b->out[0] != b->x[0];
     const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL, false};
     struct column_place place = columns_of_rows(b->x + at, b->out + at);
     place.x_y = b->x_y + at;
-    return sum_block(b, at, place, y, ahead, c, framed);
+    return sum_block(b, at, place, y, ahead, c, D, framed);
+}
+
+static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+{
+    return sum_block_of_rows_inline(b, at, y, c, NULL, framed);
+}
+
+static NOINLINE bool sum_block_of_rows_even(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+{
+    return sum_block_of_rows_inline(b, at, y, c, b->D, framed);
 }
 
 /* Rows that only fill up a vector are the first one again. */
@@ -88,6 +104,8 @@ static ALWAYS_INLINE void fill_up(struct batch *b, enum target target)
         b->y[i] = b->y[0];
         b->own[i] = b->own[0];
         b->scale[i] = b->scale[0];
+        b->even[i] = b->even[0];
+        b->w_y[i] = b->w_y[0];
         if (target == DISTRIBUTION) {
             b->t[i] = b->t[0];
             b->x_y[i] = b->x_y[0];
@@ -116,15 +134,14 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         b->cut[i] = near_frame.cut;
     for (int i = 0; i < BATCH; ++i)
         b->finite[i] = true;
+    const bool smooth = target == SMOOTHED_TARGET || (target == DISTRIBUTION && job->smoothing > 0);
     for (int k = 0; k < BLOCKS; ++k)
-        plain[k] = sum_block_of_rows(b, k * VW, y, &columns[k], framed);
-    const bool smooth = target == DISTRIBUTION && job->smoothing > 0;
-    for (int k = 0; smooth && k < BLOCKS; ++k) {
-        double D[VW];
-        columns_even(b->x + k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, D);
-        for (int i = 0; i < VW; ++i)
-            b->t[k * VW + i].D = D[i];
-    }
+        plain[k] = smooth && !job->class_weights ? sum_block_of_rows_even(b, k * VW, y, &columns[k], framed)
+                                                 : sum_block_of_rows(b, k * VW, y, &columns[k], framed);
+    for (int k = 0; smooth && job->class_weights && k < BLOCKS; ++k)
+        columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, b->D + k * VW);
+    for (int i = 0; smooth && target == DISTRIBUTION && i < BATCH; ++i)
+        b->t[i].D = b->D[i];
     finish_rows(b, BATCH, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
@@ -133,7 +150,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         plain[k] = prepare_scale(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
     float B[BATCH];
     for (int i = 0; smooth && i < BATCH; ++i)
-        B[i] = f64_to_f32(b->t[i].scale * b->t[i].even);
+        B[i] = f64_to_f32(target == DISTRIBUTION ? b->t[i].scale * b->t[i].even : b->scale[i] * b->even[i]);
     for (int k = 0; k < BLOCKS; ++k) {
         const struct column_place place = columns_of_rows(b->x + k * VW, b->out + k * VW);
         struct column_taking take = {.B = NULL};
@@ -170,6 +187,12 @@ static NOINLINE void run_columns_single(struct batch *b, const struct xent_job *
 {
     fill_up(b, SINGLE_TARGET);
     run_columns_of(b, job, SINGLE_TARGET, grad_scale, NULL, framed);
+}
+
+static NOINLINE void run_columns_smoothed(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+{
+    fill_up(b, SMOOTHED_TARGET);
+    run_columns_of(b, job, SMOOTHED_TARGET, grad_scale, NULL, framed);
 }
 
 static NOINLINE void run_columns_distribution(struct batch *b, const struct xent_job *job, double grad_scale,
@@ -220,6 +243,8 @@ static ALWAYS_INLINE void run_columns(struct batch *b, const struct xent_job *jo
         run_columns_plain(b, job, grad_scale, framed);
     else if (target == SINGLE_TARGET)
         run_columns_single(b, job, grad_scale, framed);
+    else if (target == SMOOTHED_TARGET)
+        run_columns_smoothed(b, job, grad_scale, framed);
     else
         run_columns_distribution(b, job, grad_scale, framed);
 }

@@ -47,14 +47,14 @@ static void lanes_fold(struct lanes *lanes)
     memset(lanes->lane, 0, sizeof lanes->lane);
 }
 
-static void dot_start(struct dot *dot, const float *w, bool even, const float *q, const struct distribution *t)
+static void dot_start(struct dot *dot, const float *w, bool even, const float *q, size_t y, double pivot)
 {
     static const struct lanes none;
     dot->w = w;
     dot->even = even;
     dot->q = q;
-    dot->y = t->y;
-    dot->pivot = t->pivot;
+    dot->y = y;
+    dot->pivot = pivot;
     if (even)
         dot->D = none;
     if (q)

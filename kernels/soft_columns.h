@@ -3,7 +3,7 @@
 #define XENT_KERNELS_SOFT_COLUMNS_H
 
 /* The sums of w_j x_j. */
-static void columns_dot(struct column_place at, size_t classes, const float *w, double *D)
+static NOINLINE void columns_dot(struct column_place at, size_t classes, const float *w, double *D)
 {
     const size_t lanes = classes < XENT_LANES ? classes : XENT_LANES;
     static const double zeros[VW];
@@ -28,55 +28,35 @@ static void columns_dot(struct column_place at, size_t classes, const float *w, 
     vw_store(D, &sum[0]);
 }
 
-/* The sums of logits that all lie in the window (see struct logit_sum). Returns whether they do. */
-static bool columns_logit_sum(struct column_place at, size_t classes, double *D)
+/* The sums of logits wherever they lie. */
+static NOINLINE void columns_logit_sum(struct column_place at, size_t classes, double *D)
 {
-    const size_t lanes = classes < XENT_SLICE_LANES ? classes : XENT_SLICE_LANES;
-    vf r[XENT_SLICE_LANES];
-    vi n = viset(0), stray = viset(0);
-    for (size_t l = 0; l < lanes; ++l)
-        r[l] = vset(0.0f);
+    float logits[COLUMNS_MAX][VW];
+    struct column_logits sums;
+    vi stray = viset(0);
+    column_logits_start(&sums, classes);
     for (size_t j = 0; j < classes; j += 4) {
         vf column[4];
         load_columns(at, j, columns_left(classes, j), column);
         for (size_t i = j; i < classes && i < j + 4; ++i) {
             const vf t = exp_round(column[i - j]);
             stray = vior(stray, vstray(t, t, rounder_bits));
-            n = viadd(n, visub(vbits(t), viset(rounder_bits - WINDOW_LOW)));
-            r[i % XENT_SLICE_LANES] = vsub(r[i % XENT_SLICE_LANES], exp_reduce(column[i - j], t));
+            column_logits_add(&sums, i, t, exp_reduce(column[i - j], t));
+            vstore(logits[i], column[i - j]);
         }
     }
-    if (vany(stray, ~(WINDOW_SIZE - 1)))
-        return false;
-    vw sum[XENT_SLICE_LANES];
-    for (size_t l = 0; l < lanes; ++l) {
-        float lane[VW];
-        vstore(lane, r[l]);
-        sum[l] = vw_widen(lane);
+    if (!vany(stray, ~(WINDOW_SIZE - 1))) {
+        column_logits_end(&sums, classes, D);
+        return;
     }
-    for (size_t half = XENT_SLICE_LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half && l + half < lanes; ++l)
-            sum[l] = vw_plus(sum[l], sum[l + half]);
-    int32_t whole[VW];
-    vistore(whole, n);
-    vw_store(D, &sum[0]);
-    for (int i = 0; i < VW; ++i)
-        D[i] = (double)whole[i] * XENT_LN2_16 - D[i];
-    return true;
-}
-
-/* The sums of w_j x_j of VW rows; w NULL: all 1. */
-static void columns_even(const float *const *x, struct column_place at, size_t classes, const float *w, double *D)
-{
-    if (w) {
-        columns_dot(at, classes, w, D);
-    } else if (!columns_logit_sum(at, classes, D)) {
-        for (int i = 0; i < VW; ++i) {
-            struct logit_sum sum;
-            logit_sum_start(&sum);
-            logit_sum_until(&sum, x[i], classes);
-            D[i] = logit_sum_end(&sum);
-        }
+    for (int i = 0; i < VW; ++i) {
+        float row[COLUMNS_MAX];
+        struct logit_sum sum;
+        for (size_t j = 0; j < classes; ++j)
+            row[j] = logits[j][i];
+        logit_sum_start(&sum);
+        logit_sum_until(&sum, row, classes);
+        D[i] = logit_sum_end(&sum);
     }
 }
 

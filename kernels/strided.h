@@ -124,7 +124,7 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
         b.row[b.count] = first + i;
         b.x[b.count] = tile + i * pitch;
         b.out[b.count] = job->out ? tile + i * pitch : NULL;
-        b.y[b.count] = target == PLAIN_TARGET ? xent_job_target(job, first + i) : -1;
+        b.y[b.count] = xent_job_has_plain_labels(job) ? xent_job_target(job, first + i) : -1;
         b.q[b.count] = q ? q + i * pitch : NULL;
         ++b.count;
     }
@@ -167,6 +167,7 @@ struct planes {
     float *out;
     size_t kept;
     int32_t y[BATCH], dropped[BATCH]; /* an ignored row has no y: -1 */
+    float B[BATCH];                   /* of SMOOTHED_TARGET: struct column_taking */
 };
 
 static ALWAYS_INLINE struct column_place columns_of_planes(struct planes *p, const struct xent_job *job, size_t at,
@@ -193,19 +194,39 @@ static NOINLINE bool sum_whole_planes(struct planes *p, const struct xent_job *j
                                       int *framed)
 {
     const struct column_place place = columns_of_planes(p, job, (size_t)at, true);
-    return sum_block(&p->b, at, place, p->y, planes_ahead(p), c, framed);
+    return sum_block(&p->b, at, place, p->y, planes_ahead(p), c, NULL, framed);
 }
 
 static NOINLINE bool sum_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c, int *framed)
 {
     const struct column_place place = columns_of_planes(p, job, (size_t)at, false);
-    return sum_block(&p->b, at, place, p->y, planes_ahead(p), c, framed);
+    return sum_block(&p->b, at, place, p->y, planes_ahead(p), c, NULL, framed);
 }
 
-static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain,
+/* With the sums that smoothing needs. */
+static NOINLINE bool sum_planes_even(struct planes *p, const struct xent_job *job, int at, struct columns *c,
+                                     int *framed)
+{
+    const struct column_place place = columns_of_planes(p, job, (size_t)at, false);
+    struct batch *b = &p->b;
+    if (!job->class_weights)
+        return sum_block(b, at, place, p->y, planes_ahead(p), c, b->D, framed);
+    const bool in_window = sum_block(b, at, place, p->y, planes_ahead(p), c, NULL, framed);
+    columns_dot(place, b->classes, job->class_weights, b->D + at);
+    return in_window;
+}
+
+static ALWAYS_INLINE struct column_taking planes_taking(const struct planes *p, const struct xent_job *job, int at,
+                                                        enum target target)
+{
+    return target == SMOOTHED_TARGET ? (struct column_taking){.B = p->B + at, .w = job->class_weights}
+                                     : (struct column_taking){.B = NULL};
+}
+
+static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain, enum target target,
                                   const struct columns *c)
 {
-    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, (struct column_taking){.B = NULL},
+    scale_block(&p->b, at, columns_of_planes(p, job, (size_t)at, false), p->y, plain, planes_taking(p, job, at, target),
                 c);
 }
 
@@ -236,23 +257,23 @@ static ALWAYS_INLINE void read_labels(struct planes *p, const struct xent_job *j
     p->kept = kept;
 }
 
-/* Leaves out rows of weight 0, and finds the shares that the others have of their labels. Returns whether columns can
-   take them. */
+/* Leaves out rows of weight 0, and finds the shares of the others. Returns whether columns can take them. */
 static bool read_shares(struct planes *p, const struct xent_job *job, size_t first)
 {
     struct batch *b = &p->b;
-    bool usual = true;
-    for (size_t i = 0; i < BATCH; ++i) {
+    for (size_t i = 0; job->row_weights && i < BATCH; ++i)
         if (!p->dropped[i] && xent_job_row_weight(job, first + i) == 0) {
             p->y[i] = -1;
             p->dropped[i] = 1;
             --p->kept;
         }
+    for (size_t i = 0; i < BATCH; ++i)
+        b->y[i] = p->dropped[i] ? 0 : p->y[i];
+    for (size_t i = b->count; i < BATCH; ++i) {
         b->own[i] = b->scale[i] = 1;
-        if (!p->dropped[i])
-            usual = find_share(b, i, job, p->y[i]) && usual;
+        b->even[i] = b->w_y[i] = 0;
     }
-    return usual;
+    return find_shares(b, job, p->dropped);
 }
 
 /* Takes count rows from first on. */
@@ -309,7 +330,8 @@ static ALWAYS_INLINE bool is_whole(const struct planes *p)
     return p->kept == BATCH;
 }
 
-static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *job, size_t batches)
+static ALWAYS_INLINE void scale_whole_planes(struct strip *s, const struct xent_job *job, size_t batches,
+                                             enum target target)
 {
     for (size_t j = 0; j < job->classes; j += 4)
         for (size_t i = 0; i < batches; ++i)
@@ -318,9 +340,19 @@ static NOINLINE void scale_whole_planes(struct strip *s, const struct xent_job *
                     const int at = k * VW;
                     const struct batch *b = &s->p[i].b;
                     columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
-                                  b->lo + at, (struct column_taking){.B = NULL},
+                                  b->lo + at, planes_taking(&s->p[i], job, at, target),
                                   columns_of_planes(&s->p[i], job, (size_t)at, true));
                 }
+}
+
+static NOINLINE void scale_strip(struct strip *s, const struct xent_job *job, size_t batches)
+{
+    scale_whole_planes(s, job, batches, PLAIN_TARGET);
+}
+
+static NOINLINE void scale_strip_smoothed(struct strip *s, const struct xent_job *job, size_t batches)
+{
+    scale_whole_planes(s, job, batches, SMOOTHED_TARGET);
 }
 
 static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target,
@@ -334,8 +366,9 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
         for (int k = 0; p->kept > 0 && k < BLOCKS; ++k)
-            s.plain[i][k] = is_whole(p) ? sum_whole_planes(p, job, k * VW, &s.columns[i][k], framed)
-                                        : sum_planes(p, job, k * VW, &s.columns[i][k], framed);
+            s.plain[i][k] = target == SMOOTHED_TARGET ? sum_planes_even(p, job, k * VW, &s.columns[i][k], framed)
+                            : is_whole(p)             ? sum_whole_planes(p, job, k * VW, &s.columns[i][k], framed)
+                                                      : sum_planes(p, job, k * VW, &s.columns[i][k], framed);
     }
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
@@ -347,20 +380,25 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         if (!is_whole(p))
             drop_ignored(p);
         store_losses(&p->b, job);
+        for (int n = 0; target == SMOOTHED_TARGET && n < BATCH; ++n)
+            p->B[n] = f64_to_f32(p->b.scale[n] * p->b.even[n]);
         for (int k = 0; p->out && k < BLOCKS; ++k)
             s.plain[i][k] = prepare_scale(&p->b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y,
                                           s.plain[i][k], &s.columns[i][k]);
     }
     if (!job->out)
         return true;
-    scale_whole_planes(&s, job, batches);
+    if (target == SMOOTHED_TARGET)
+        scale_strip_smoothed(&s, job, batches);
+    else
+        scale_strip(&s, job, batches);
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
         if (p->kept == 0)
             continue;
         for (int k = 0; k < BLOCKS; ++k)
             if (!is_whole(p) || !s.plain[i][k])
-                scale_planes(p, job, k * VW, s.plain[i][k], &s.columns[i][k]);
+                scale_planes(p, job, k * VW, s.plain[i][k], target, &s.columns[i][k]);
         for (size_t n = 0; n < p->b.count; ++n)
             for (size_t j = 0; !p->b.finite[n] && j < job->classes; ++j)
                 p->out[n + j * job->out_strides.classes] = NAN;
@@ -373,9 +411,14 @@ static NOINLINE bool run_strip_plain(const struct xent_job *job, size_t first, s
     return run_strip(job, first, count, PLAIN_TARGET, job->grad_scale, framed);
 }
 
-static NOINLINE bool run_strip_weighted(const struct xent_job *job, size_t first, size_t count, int *framed)
+static NOINLINE bool run_strip_single(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
     return run_strip(job, first, count, SINGLE_TARGET, 0, framed);
+}
+
+static NOINLINE bool run_strip_smoothed(const struct xent_job *job, size_t first, size_t count, int *framed)
+{
+    return run_strip(job, first, count, SMOOTHED_TARGET, 0, framed);
 }
 
 static void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target)
@@ -383,16 +426,16 @@ static void run_planes(const struct xent_job *job, size_t first, size_t last, en
     int framed = 0;
     for (size_t i = first, count; i < last; i += count) {
         count = line_left(job, i, last - i < STRIP * BATCH ? last - i : STRIP * BATCH);
-        if (target == PLAIN_TARGET)
-            run_strip_plain(job, i, count, &framed);
-        else if (!run_strip_weighted(job, i, count, &framed))
+        if (!(target == PLAIN_TARGET ? run_strip_plain(job, i, count, &framed)
+              : job->smoothing == 0  ? run_strip_single(job, i, count, &framed)
+                                     : run_strip_smoothed(job, i, count, &framed)))
             run_tiles(job, i, i + count, target);
     }
 }
 
 static bool has_planes(const struct xent_job *job)
 {
-    return xent_job_has_plain_labels(job) && job->smoothing == 0 && job->classes <= COLUMNS_MAX &&
+    return xent_job_has_plain_labels(job) && job->classes <= COLUMNS_MAX &&
            (job->inner == 1 || job->inner >= SHORTEST_LINE) && row_stride(job, &job->logits_strides) == 1 &&
            (!job->out || row_stride(job, &job->out_strides) == 1);
 }

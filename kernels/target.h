@@ -200,11 +200,16 @@ struct taken {
     float hi, lo; /* N in 48 bits */
 };
 
-/* What the even share takes off for weight w: a product of floats, unless the first would be subnormal or nearly so. */
-static inline float distribution_even_taken(const struct distribution *t, double w)
+/* What the even share B = scale even is taken off by where it is not nearly subnormal: products of floats. */
+static inline bool even_is_usual(double B)
 {
-    const double B = t->scale * t->even;
-    return f64_abs(B) >= 0x1p-100 ? f64_to_f32((double)f64_to_f32(B) * w) : f64_to_f32(B * w);
+    return f64_abs(B) >= 0x1p-100;
+}
+
+/* What the even share takes off for weight w. */
+static inline float distribution_even_taken(double B, double w)
+{
+    return even_is_usual(B) ? f64_to_f32((double)f64_to_f32(B) * w) : f64_to_f32(B * w);
 }
 
 static inline struct taken distribution_taken(const struct xent_job *job, size_t i)
