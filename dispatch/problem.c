@@ -218,38 +218,48 @@ static void make_job(struct xent_job *job, const xent_problem *p, const struct a
     }
 }
 
-/* A sum of doubles, and what its roundings have lost, which counts for results that are doubles. */
+/* A sum of doubles, with what its roundings have lost where results are doubles: that takes six times as long. */
 struct long_sum {
     double sum, lost;
 };
 
-static void add_long(struct long_sum *to, double v)
+static void add_long(struct long_sum *to, double v, xent_dtype dtype)
 {
+    if (dtype != XENT_F64) {
+        to->sum += v;
+        return;
+    }
     const struct pair sum = pair_sum(to->sum, v);
     to->sum = sum.hi;
     to->lost += sum.lo;
 }
 
-static double long_sum(const struct xent_job *job, const struct long_sum *of)
+/* Whether every class weight is in [0, XENT_MAX_CLASS_WEIGHT]; as integers, which no control bit flushes. */
+static bool class_weights_are_good(const struct xent_job *job)
 {
-    return job->dtype == XENT_F64 ? of->sum + of->lost : of->sum;
+    const uint32_t most32 = f32_bits(XENT_MAX_CLASS_WEIGHT);
+    const uint64_t most64 = f64_bits((double)XENT_MAX_CLASS_WEIGHT);
+    int bad = 0;
+    for (size_t j = 0; job->dtype == XENT_F32 && j < job->classes; ++j) {
+        const uint32_t bits = f32_bits(((const float *)job->class_weights)[j]);
+        bad |= bits > most32 && bits != UINT32_C(1) << 31;
+    }
+    for (size_t j = 0; job->dtype == XENT_F64 && j < job->classes; ++j) {
+        const uint64_t bits = f64_bits(((const double *)job->class_weights)[j]);
+        bad |= bits > most64 && bits != UINT64_C(1) << 63;
+    }
+    return !bad;
 }
 
-/* Reads the class weights' sum into the job; false if one is not allowed. */
-static bool add_weights(struct xent_job *job)
+/* The sum of the class weights, for label smoothing. */
+static double class_weights_sum(const struct xent_job *job)
 {
-    job->weights_sum = (double)job->classes;
-    if (!job->class_weights)
-        return true;
+    if (!job->class_weights || job->smoothing == 0)
+        return (double)job->classes;
     struct long_sum sum = {0, 0};
-    for (size_t j = 0; j < job->classes; ++j) {
-        const double w = xent_job_class_weight(job, j);
-        if (!(w >= 0 && w <= (double)XENT_MAX_CLASS_WEIGHT))
-            return false;
-        add_long(&sum, w);
-    }
-    job->weights_sum = long_sum(job, &sum);
-    return true;
+    for (size_t j = 0; j < job->classes; ++j)
+        add_long(&sum, xent_job_class_weight(job, j), job->dtype);
+    return sum.sum + sum.lost;
 }
 
 /* How many rows of a block to keep, and whether any target is bad, in loops for the vectorizer: no way out, no mixed
@@ -341,10 +351,10 @@ static void weigh_kept(const struct xent_job *job, size_t rows, struct kept *kep
         if (xent_job_ignores(job, i))
             continue;
         const double w = by_class ? xent_job_class_weight(job, (size_t)xent_job_target(job, i)) : 1;
-        add_long(&sum, w * xent_job_row_weight(job, i));
+        add_long(&sum, w * xent_job_row_weight(job, i), job->dtype);
         ++kept->rows;
     }
-    kept->denominator = long_sum(job, &sum);
+    kept->denominator = sum.sum + sum.lost;
 }
 
 static void store_loss(const xent_problem *p, double loss)
@@ -394,8 +404,9 @@ xent_status xent_compute(const xent_problem *p)
     struct xent_job job;
     make_job(&job, p, arrays);
     const size_t rows = p->outer * p->inner;
-    if (!add_weights(&job))
+    if (job.class_weights && !class_weights_are_good(&job))
         return XENT_ERR_OPTION;
+    job.weights_sum = class_weights_sum(&job);
     struct kept kept;
     if (!count_kept(&job, rows, &kept)) {
         if (p->error_row)
