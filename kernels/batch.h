@@ -33,8 +33,10 @@ struct batch {
     bool bounded[BATCH];   /* multiplier_is_bounded */
     const float *q[BATCH]; /* probabilities of all classes, or NULL */
 
+    /* struct summed */
     double others[BATCH];
-    float ref[BATCH], cut[BATCH]; /* the frame */
+    size_t zeros[BATCH], kept[BATCH]; /* not of rows that are taken by columns */
+    float ref[BATCH], cut[BATCH];
     bool finite[BATCH];
 
     double loss[BATCH], log_sum[BATCH], v[BATCH]; /* v: what exponentials are multiplied by, with its sign */

@@ -214,8 +214,9 @@ static size_t clamp(size_t j, size_t low, size_t high)
 }
 
 /* A row whose targets are not all in one class, a slice at a time. v is the multiplier, m its magnitude. */
-static void scale_and_take(const float *x, float *out, size_t classes, size_t zeros, size_t kept, struct frame frame,
-                           double v, struct multiplier m, bool bounded, const struct taking *take)
+static ALWAYS_INLINE void scale_and_take(const float *x, float *out, size_t classes, size_t zeros, size_t kept,
+                                         struct frame frame, double v, struct multiplier m, bool bounded,
+                                         const struct taking *take)
 {
     const bool plain = bounded && is_plain(m.exponent) && !(v < 0);
     const float unit = plain ? f32_pow2(m.exponent) : 0;

@@ -142,9 +142,9 @@ static ALWAYS_INLINE bool sum_group(struct pass pass, size_t j, size_t count, vd
                                     struct frame frame)
 {
     const vf ref = vset(frame.ref), cut = vset(frame.cut);
-    vf e[VECTORS];
+    vf e[VECTORS], t[VECTORS], r[VECTORS];
     for (size_t v = 0; v < VECTORS; ++v)
-        e[v] = vset(0.0f);
+        e[v] = t[v] = r[v] = vset(0.0f);
     vi stray = viset(0);
     for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
         const size_t left = count - v * VW;
@@ -152,13 +152,18 @@ static ALWAYS_INLINE bool sum_group(struct pass pass, size_t j, size_t count, vd
         if (mode == FAR || mode == FAR_MASKED)
             z = vkeep_first(z, left); /* -ref where there is no class */
         const vf in_window = unmask(z, mode, cut);
-        const vf t = exp_round(in_window);
-        stray = vior(stray, vstray(t, t, rounder_bits));
-        e[v] = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, mode, cut);
+        t[v] = exp_round(in_window);
+        r[v] = exp_reduce(in_window, t[v]);
+        stray = vior(stray, vstray(t[v], t[v], rounder_bits));
+        e[v] = remask(exp_polynomial(vtable(table, t[v]), r[v]), z, mode, cut);
         e[v] = vkeep_first(e[v], left);
     }
     if (vany(stray, ~(WINDOW_SIZE - 1)))
         return false;
+    for (size_t v = 0; pass.even && mode == WINDOW && v < VECTORS && v * VW < count; ++v)
+        logit_sum_add(pass.even, (j / VW + v) % SLICE_VECTORS, t[v], r[v]);
+    if (pass.even && mode == WINDOW)
+        logit_sum_advance(pass.even, j + count);
     for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
         if (pass.keep)
             store_left(pass.keep + j + v * VW, e[v], count - v * VW);
@@ -180,8 +185,6 @@ static ALWAYS_INLINE size_t sum_span(struct pass pass, size_t begin, size_t end,
         const size_t count = end - j < XENT_LANES ? end - j : XENT_LANES;
         if (j < steps_end)
             return j;
-        if (pass.even && mode == WINDOW)
-            logit_sum_until(pass.even, pass.x, j + count);
         /* Not earlier: it would come from memory, out of turn, and all that follows would wait for it. */
         if (pass.x_skip && pass.skip - j < count)
             *pass.x_skip = pass.x[pass.skip];
@@ -301,8 +304,8 @@ static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t en
 }
 
 /* The same with the pass's other sums, a slice at a time: they are taken before its logits may be overwritten. */
-static size_t sum_narrow_in_slices(struct pass pass, size_t begin, size_t end, bool in_window, vd *lanes,
-                                   enum mode *mode)
+static ALWAYS_INLINE size_t sum_narrow_in_slices(struct pass pass, size_t begin, size_t end, bool in_window, vd *lanes,
+                                                 enum mode *mode)
 {
     size_t kept = begin;
     for (size_t slice = begin, next; slice < end; slice = next) {

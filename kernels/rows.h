@@ -20,19 +20,26 @@ static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 }
 
 /* Up to so many classes columns are faster than rows: where the output is elsewhere, stores to many rows wait for
- * memory. */
+   memory; but smoothing costs rows more. */
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
-    return !job->out ? COLUMNS_MAX : job->out == job->logits ? COLUMNS_IN_PLACE : 32;
+    const bool smooth = job->smoothing > 0;
+    if (!job->out)
+        return COLUMNS_MAX;
+    if (job->out == job->logits)
+        return smooth ? COLUMNS_MAX : COLUMNS_IN_PLACE;
+    return smooth ? COLUMNS_IN_PLACE : 32;
 }
 
-/* The first pass over row i of a batch, with the sums that its distribution needs. */
-static struct summed sum_distribution(struct batch *b, size_t i, const struct xent_job *job, enum target target,
-                                      struct pass pass)
+/* The first pass over row i of a batch, with the sums that its target needs. Stored where they belong: a struct that is
+   handed from function to function is stored number by number and copied as vectors, which wait for the stores. */
+static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_job *job, enum target target)
 {
-    const struct distribution t = target == SMOOTHED_TARGET ? smoothed(b, i) : b->t[i];
-    const float *w = job->class_weights, *q = target == SMOOTHED_TARGET ? NULL : b->q[i];
-    const bool even = t.even != 0;
+    const size_t y = (size_t)b->y[i];
+    const bool known = has_one_label(target) || (target == DISTRIBUTION && y != NO_CLASS);
+    const float *w = job->class_weights, *q = target == DISTRIBUTION ? b->q[i] : NULL;
+    const bool even = target == SMOOTHED_TARGET || (target == DISTRIBUTION && b->t[i].even != 0);
+    struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = y, .x_skip = known ? &b->x_y[i] : NULL};
     struct logit_sum logits;
     struct dot dot;
     if (even && !w) {
@@ -40,54 +47,67 @@ static struct summed sum_distribution(struct batch *b, size_t i, const struct xe
         pass.even = &logits;
     }
     if ((even && w) || q) {
-        dot_start(&dot, w, even && w, q, pass.skip, t.pivot);
+        dot_start(&dot, w, even && w, q, y, target == DISTRIBUTION ? b->t[i].pivot : 0);
         pass.dot = &dot;
     }
     const struct summed row = sum_row(pass, b->classes);
+    b->others[i] = row.others;
+    b->zeros[i] = row.zeros;
+    b->kept[i] = row.kept;
+    b->ref[i] = row.frame.ref;
+    b->cut[i] = row.frame.cut;
+    b->finite[i] = row.finite;
+    if (target == NO_TARGET)
+        b->x_y[i] = 0;
+    if (known && y >= row.kept)
+        b->x_y[i] = b->x[i][y];
     b->D[i] = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
     if (target == DISTRIBUTION)
         b->t[i].D = b->D[i];
     if (q)
         add_probabilities(b, i, job, dot.y, (double)dot.x_y, dot.Q.sum, dot.P.sum);
-    return row;
+}
+
+static NOINLINE void sum_smoothed(struct batch *b, size_t i, const struct xent_job *job)
+{
+    sum_one(b, i, job, SMOOTHED_TARGET);
+}
+
+static NOINLINE void sum_distribution(struct batch *b, size_t i, const struct xent_job *job)
+{
+    sum_one(b, i, job, DISTRIBUTION);
 }
 
 /* The gradient of row i of a batch but for the labels' entries. */
-static void scale_distribution(const struct batch *b, size_t i, const struct xent_job *job, enum target target,
-                               size_t zeros, size_t kept)
+static NOINLINE void scale_smoothed(const struct batch *b, size_t i, const struct xent_job *job)
 {
-    const struct distribution t = target == SMOOTHED_TARGET ? smoothed(b, i) : b->t[i];
-    struct taking take = {.w = job->class_weights, .q = target == SMOOTHED_TARGET ? NULL : b->q[i]};
-    if (t.even != 0) /* or the scale may be infinite */
-        take.B = t.scale * t.even;
+    const struct taking take = {.B = b->scale[i] * b->even[i], .w = job->class_weights};
+    scale_and_take(b->x[i], b->out[i], b->classes, b->zeros[i], b->kept[i], (struct frame){b->ref[i], b->cut[i]}, 0,
+                   (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]}, true, &take);
+}
+
+static NOINLINE void scale_distribution(const struct batch *b, size_t i, const struct xent_job *job)
+{
+    const struct distribution *t = &b->t[i];
+    struct taking take = {.w = job->class_weights, .q = b->q[i]};
+    if (t->even != 0) /* or the scale may be infinite */
+        take.B = t->scale * t->even;
     if (take.q)
         take.shares = distribution_taken(job, b->row[i]);
-    scale_and_take(b->x[i], b->out[i], b->classes, zeros, kept, (struct frame){b->ref[i], b->cut[i]},
-                   target == SMOOTHED_TARGET ? 0 : b->v[i], (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]},
-                   target == SMOOTHED_TARGET || b->bounded[i], &take);
+    scale_and_take(b->x[i], b->out[i], b->classes, b->zeros[i], b->kept[i], (struct frame){b->ref[i], b->cut[i]},
+                   b->v[i], (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]}, b->bounded[i], &take);
 }
 
 /* Every row by itself. */
 static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, enum target target, double grad_scale)
 {
-    size_t zeros[BATCH], kept[BATCH];
     for (size_t i = 0; i < b->count; ++i) {
-        const size_t y = (size_t)b->y[i];
-        const bool known = has_one_label(target) || (target == DISTRIBUTION && y != NO_CLASS);
-        const struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = y, .x_skip = known ? &b->x_y[i] : NULL};
-        const struct summed row = target == SMOOTHED_TARGET || target == DISTRIBUTION
-                                      ? sum_distribution(b, i, job, target, pass)
-                                      : sum_row(pass, b->classes);
-        if (known && y >= row.kept)
-            b->x_y[i] = b->x[i][y];
-        if (target == NO_TARGET)
-            b->x_y[i] = 0;
-        b->others[i] = row.others;
-        b->ref[i] = row.frame.ref;
-        b->cut[i] = row.frame.cut;
-        b->finite[i] = row.finite;
-        zeros[i] = row.zeros;
-        kept[i] = row.kept;
+        if (target == SMOOTHED_TARGET)
+            sum_smoothed(b, i, job);
+        else if (target == DISTRIBUTION)
+            sum_distribution(b, i, job);
+        else
+            sum_one(b, i, job, target);
     }
     finish_batch(b, target, grad_scale);
     store_losses(b, job);
@@ -98,10 +118,12 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
         const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
         if (!b->finite[i])
             continue;
-        if (target == SMOOTHED_TARGET || target == DISTRIBUTION)
-            scale_distribution(b, i, job, target, zeros[i], kept[i]);
+        if (target == SMOOTHED_TARGET)
+            scale_smoothed(b, i, job);
+        else if (target == DISTRIBUTION)
+            scale_distribution(b, i, job);
         else
-            scale_span(b->x[i], b->out[i], 0, b->classes, zeros[i], kept[i], frame, m);
+            scale_span(b->x[i], b->out[i], 0, b->classes, b->zeros[i], b->kept[i], frame, m);
     }
     if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
         subtract_labels(b, job);

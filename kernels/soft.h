@@ -28,11 +28,21 @@ struct dot {
     struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
 };
 
+static ALWAYS_INLINE void fold_half(double *lane, int half)
+{
+    for (int l = 0; l < half; ++l)
+        lane[l] += lane[l + half];
+}
+
+/* Of 32 or 16 lanes, by loops of known length, which become vector code. */
 static ALWAYS_INLINE double fold_of(double *lane, int lanes)
 {
-    for (int half = lanes / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l)
-            lane[l] += lane[l + half];
+    if (lanes == 32)
+        fold_half(lane, 16);
+    fold_half(lane, 8);
+    fold_half(lane, 4);
+    fold_half(lane, 2);
+    fold_half(lane, 1);
     return lane[0];
 }
 
@@ -301,6 +311,14 @@ static ALWAYS_INLINE void logit_sum_advance(struct logit_sum *s, size_t next)
         logit_sum_end_slice(s);
 }
 
+/* Adds VW logits in the window, by the t and r of their exponentials, to lanes v VW and on. */
+static ALWAYS_INLINE void logit_sum_add(struct logit_sum *s, size_t v, vf t, vf r)
+{
+    s->n = viadd(s->n, vbits(t));
+    ++s->vectors;
+    s->r[v] = vsub(s->r[v], r);
+}
+
 /* Adds VW logits, or the first left of them, to lanes v VW and on. */
 static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, size_t left, size_t v)
 {
@@ -315,9 +333,7 @@ static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, 
         z = vreplace_where(vset(0.0f), where, 0, z);
         t = exp_round(z);
     }
-    s->n = viadd(s->n, vbits(t));
-    ++s->vectors;
-    s->r[v] = vsub(s->r[v], exp_reduce(z, t));
+    logit_sum_add(s, v, t, exp_reduce(z, t));
 }
 
 /* Adds the classes up to end that have not been added yet, wherever their logits lie. */
