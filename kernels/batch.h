@@ -17,9 +17,8 @@ static ALWAYS_INLINE bool has_one_label(enum target target)
     return target == PLAIN_TARGET || target == SINGLE_TARGET || target == SMOOTHED_TARGET;
 }
 
-/* Rows that are computed together. */
+/* Rows that are computed together. Arrays that vectors are read from come first, so that each begins a cache line. */
 struct batch {
-    size_t count, classes;
     size_t row[BATCH]; /* their numbers */
     const float *x[BATCH];
     float *out[BATCH]; /* or NULL, for all */
@@ -28,22 +27,24 @@ struct batch {
 
     /* Of an only label, with the names of struct distribution, which has them for all others. */
     double own[BATCH], scale[BATCH], even[BATCH], w_y[BATCH], D[BATCH];
-    double W;
-    struct distribution t[BATCH];
-    bool bounded[BATCH];   /* multiplier_is_bounded */
     const float *q[BATCH]; /* probabilities of all classes, or NULL */
 
     /* struct summed */
     double others[BATCH];
     size_t zeros[BATCH], kept[BATCH]; /* not of rows that are taken by columns */
     float ref[BATCH], cut[BATCH];
-    bool finite[BATCH];
 
     double loss[BATCH], log_sum[BATCH], v[BATCH]; /* v: what exponentials are multiplied by, with its sign */
     int32_t exponent[BATCH];                      /* of its magnitude, with hi and lo */
     float hi[BATCH], lo[BATCH];
     float target_gradient[BATCH];
-};
+
+    struct distribution t[BATCH];
+    bool bounded[BATCH]; /* multiplier_is_bounded */
+    bool finite[BATCH];  /* struct summed */
+    double W;
+    size_t count, classes;
+} __attribute__((aligned(64)));
 
 /* The distribution of row i, whose target is SMOOTHED_TARGET. */
 static ALWAYS_INLINE struct distribution smoothed(const struct batch *b, size_t i)
