@@ -53,10 +53,22 @@ static const double *double_read(struct double_row x, size_t begin, size_t count
     return buffer;
 }
 
+/* The same for the next few, which may be fewer. */
+static ALWAYS_INLINE const double *double_read_few(struct double_row x, size_t begin, size_t classes, double *buffer)
+{
+    if (x.stride == 1 && classes - begin >= DOUBLE_FEW)
+        return x.p + begin;
+    for (size_t i = 0; i < DOUBLE_FEW; ++i)
+        buffer[i] = begin + i < classes ? x.p[(begin + i) * x.stride] : (double)-INFINITY;
+    return buffer;
+}
+
 static void double_write(double *out, size_t stride, size_t begin, size_t count, const double *v)
 {
     if (stride == 1 && count == DOUBLE_BLOCK)
         memcpy(out + begin, v, DOUBLE_BLOCK * sizeof *v);
+    else if (stride == 1 && count == DOUBLE_FEW)
+        memcpy(out + begin, v, DOUBLE_FEW * sizeof *v);
     else
         for (size_t i = 0; i < count; ++i)
             out[(begin + i) * stride] = v[i];
@@ -67,37 +79,48 @@ static size_t double_count(size_t classes, size_t begin)
     return classes - begin < DOUBLE_BLOCK ? classes - begin : DOUBLE_BLOCK;
 }
 
-/* Half as many lanes as so many classes use, up to a power of two: lanes are folded i + half to i, from 16 on, and
-   those that nothing was added to change nothing. */
-static size_t double_half(size_t classes)
+/* Raises the largest numbers so far, and counts NaNs, by count more of them: lane i gets number i. */
+static ALWAYS_INLINE void double_raise(size_t count, double *max, uint64_t *nan, const double *v)
 {
-    size_t half = DOUBLE_BLOCK / 2;
-    while (half >= classes)
-        half /= 2;
-    return half;
+    for (size_t i = 0; i < count; ++i)
+        max[i] = v[i] > max[i] ? v[i] : max[i];
+    for (size_t i = 0; i < count; ++i)
+        nan[i] |= v[i] != v[i];
+}
+
+/* Of whole blocks, down to the first few lanes. */
+static NOINLINE void double_raise_blocks(struct double_row x, size_t end, double *max, uint64_t *nan)
+{
+    double buffer[DOUBLE_BLOCK], largest[DOUBLE_BLOCK];
+    uint64_t bad[DOUBLE_BLOCK] = {0};
+    for (size_t i = 0; i < DOUBLE_BLOCK; ++i)
+        largest[i] = (double)-INFINITY;
+    for (size_t begin = 0; begin < end; begin += DOUBLE_BLOCK)
+        double_raise(DOUBLE_BLOCK, largest, bad, double_read(x, begin, DOUBLE_BLOCK, 0, buffer));
+    for (size_t i = 0; i < DOUBLE_BLOCK; i += DOUBLE_FEW) {
+        double_raise(DOUBLE_FEW, max, nan, largest + i);
+        for (size_t k = 0; k < DOUBLE_FEW; ++k)
+            nan[k] |= bad[i + k];
+    }
 }
 
 /* The largest logit, NaN if there is one. */
 static NOINLINE double double_max(struct double_row x, size_t classes)
 {
-    double buffer[DOUBLE_BLOCK], max[DOUBLE_BLOCK], bad[DOUBLE_BLOCK];
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
+    const size_t blocks = classes / DOUBLE_BLOCK * DOUBLE_BLOCK;
+    double buffer[DOUBLE_FEW], max[DOUBLE_FEW];
+    uint64_t nan[DOUBLE_FEW] = {0};
+    for (size_t i = 0; i < DOUBLE_FEW; ++i)
         max[i] = (double)-INFINITY;
-        bad[i] = 0;
+    if (blocks > 0)
+        double_raise_blocks(x, blocks, max, nan);
+    for (size_t begin = blocks; begin < classes; begin += DOUBLE_FEW)
+        double_raise(DOUBLE_FEW, max, nan, double_read_few(x, begin, classes, buffer));
+    for (size_t i = 1; i < DOUBLE_FEW; ++i) {
+        max[0] = max[i] > max[0] ? max[i] : max[0];
+        nan[0] |= nan[i];
     }
-    for (size_t begin = 0; begin < classes; begin += DOUBLE_BLOCK) {
-        const double *v = double_read(x, begin, double_count(classes, begin), (double)-INFINITY, buffer);
-        for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
-            max[i] = v[i] > max[i] ? v[i] : max[i];
-            bad[i] = v[i] == v[i] ? bad[i] : 1;
-        }
-    }
-    for (size_t half = double_half(classes); half > 0; half /= 2)
-        for (size_t i = 0; i < half; ++i) {
-            max[i] = max[i + half] > max[i] ? max[i + half] : max[i];
-            bad[i] += bad[i + half];
-        }
-    return bad[0] == 0 ? max[0] : (double)NAN;
+    return nan[0] ? (double)NAN : max[0];
 }
 
 /* v where the mask is all ones, +0 where it is 0. */
@@ -140,28 +163,65 @@ static NOINLINE void double_few_exponentials(const double *x, double m, double *
     double_exponentials_of(DOUBLE_FEW, x, m, e, e_rest);
 }
 
-/* Adds pairs to the lanes. */
-static NOINLINE void double_add(struct double_lanes *restrict lanes, const double *restrict v,
-                                const double *restrict v_rest)
+/* No sums yet of so many classes. */
+static ALWAYS_INLINE void double_start(struct double_lanes *lanes, size_t classes)
 {
-    for (size_t i = 0; i < DOUBLE_BLOCK; ++i) {
-        const double sum = lanes->sum[i], both = sum + v[i], v_part = both - sum;
-        lanes->rest[i] += ((sum - (both - v_part)) + (v[i] - v_part)) + v_rest[i];
-        lanes->sum[i] = both;
+    for (size_t i = 0; i < DOUBLE_FEW; ++i)
+        lanes->sum[i] = lanes->rest[i] = 0;
+    for (size_t i = DOUBLE_FEW; classes > DOUBLE_FEW && i < 2 * DOUBLE_FEW; ++i)
+        lanes->sum[i] = lanes->rest[i] = 0;
+    for (size_t i = 2 * DOUBLE_FEW; classes > 2 * DOUBLE_FEW && i < DOUBLE_BLOCK; ++i)
+        lanes->sum[i] = lanes->rest[i] = 0;
+}
+
+/* Adds pairs to count lanes from first on. */
+static ALWAYS_INLINE void double_add_of(struct double_lanes *restrict lanes, size_t first, size_t count,
+                                        const double *restrict v, const double *restrict v_rest)
+{
+    double *sum = lanes->sum + first, *rest = lanes->rest + first;
+    for (size_t i = 0; i < count; ++i) {
+        const double before = sum[i], both = before + v[i], v_part = both - before;
+        rest[i] += ((before - (both - v_part)) + (v[i] - v_part)) + v_rest[i];
+        sum[i] = both;
     }
 }
 
-/* The sum of all lanes, for so many classes. */
-static NOINLINE struct pair double_fold(struct double_lanes *lanes, size_t classes)
+static NOINLINE void double_add(struct double_lanes *lanes, const double *v, const double *v_rest)
+{
+    double_add_of(lanes, 0, DOUBLE_BLOCK, v, v_rest);
+}
+
+static NOINLINE void double_add_few(struct double_lanes *lanes, size_t first, const double *v, const double *v_rest)
+{
+    double_add_of(lanes, first, DOUBLE_FEW, v, v_rest);
+}
+
+/* Adds to lane i what lane i + half has. */
+static ALWAYS_INLINE void double_fold_half(struct double_lanes *lanes, size_t half)
 {
     double *sum = lanes->sum, *rest = lanes->rest;
-    for (size_t half = double_half(classes); half > 0; half /= 2)
-        for (size_t i = 0; i < half; ++i) {
-            const double a = sum[i], b = sum[i + half], both = a + b, b_part = both - a;
-            rest[i] = (rest[i] + rest[i + half]) + ((a - (both - b_part)) + (b - b_part));
-            sum[i] = both;
-        }
-    return f64_is_finite(sum[0]) ? pair_sum(sum[0], rest[0]) : (struct pair){sum[0], 0};
+    for (size_t i = 0; i < half; ++i) {
+        const double a = sum[i], b = sum[i + half], both = a + b, b_part = both - a;
+        rest[i] = (rest[i] + rest[i + half]) + ((a - (both - b_part)) + (b - b_part));
+        sum[i] = both;
+    }
+}
+
+/* The sum of all lanes, for so many classes: lanes that nothing was added to change nothing. */
+static NOINLINE struct pair double_fold(struct double_lanes *lanes, size_t classes)
+{
+    if (classes > 16)
+        double_fold_half(lanes, 16);
+    if (classes > 8)
+        double_fold_half(lanes, 8);
+    if (classes > 4)
+        double_fold_half(lanes, 4);
+    if (classes > 2)
+        double_fold_half(lanes, 2);
+    if (classes > 1)
+        double_fold_half(lanes, 1);
+    const double sum = lanes->sum[0];
+    return f64_is_finite(sum) ? pair_sum(sum, lanes->rest[0]) : (struct pair){sum, 0};
 }
 
 /* A row's target distribution as the results need it. */
@@ -293,6 +353,9 @@ static struct double_target double_distribution(const struct xent_job *job, size
         double_add_shares(&t, job, i, x, m);
         return t;
     }
+    if (xent_job_has_plain_labels(job) && !job->class_weights && job->smoothing == 0 && !job->row_weights)
+        return (struct double_target){
+            .y = (size_t)xent_job_target(job, i), .own = {1, 0}, .total = {1, 0}, .single = true};
     struct distribution d;
     distribution_of_labels(&d, job, i);
     struct double_target t = {.y = d.y, .even = d.even, .w_y = d.w_y, .W = d.W};
@@ -313,27 +376,28 @@ static struct double_target double_distribution(const struct xent_job *job, size
 static struct pair double_sum_others(const struct xent_job *job, struct double_row x, double *out, double m, size_t y,
                                      struct pair *e_y)
 {
-    struct double_lanes lanes = {{0}, {0}};
+    double buffer[DOUBLE_BLOCK], e[DOUBLE_BLOCK], e_rest[DOUBLE_BLOCK];
+    struct double_lanes lanes;
+    double_start(&lanes, job->classes);
     *e_y = (struct pair){0, 0};
-    for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
-        const size_t count = double_count(job->classes, begin), skip = y - begin;
-        double buffer[DOUBLE_BLOCK], e[DOUBLE_BLOCK], e_rest[DOUBLE_BLOCK];
-        const double *v = double_read(x, begin, count, (double)-INFINITY, buffer);
-        if (count == DOUBLE_BLOCK) {
-            double_exponentials(v, m, e, e_rest);
-        } else {
-            memset(e, 0, sizeof e);
-            memset(e_rest, 0, sizeof e_rest);
-            for (size_t k = 0; k < count; k += DOUBLE_FEW)
-                double_few_exponentials(v + k, m, e + k, e_rest + k);
-        }
+    for (size_t begin = 0, count; begin < job->classes; begin += count) {
+        const size_t left = job->classes - begin, skip = y - begin;
+        const bool few = left < DOUBLE_BLOCK;
+        count = !few ? DOUBLE_BLOCK : left < DOUBLE_FEW ? left : DOUBLE_FEW;
+        if (few)
+            double_few_exponentials(double_read_few(x, begin, job->classes, buffer), m, e, e_rest);
+        else
+            double_exponentials(double_read(x, begin, count, (double)-INFINITY, buffer), m, e, e_rest);
         if (out)
             double_write(out, job->out_strides.classes, begin, count, e);
         if (skip < count) {
             *e_y = (struct pair){e[skip], e_rest[skip]};
             e[skip] = e_rest[skip] = 0;
         }
-        double_add(&lanes, e, e_rest);
+        if (few)
+            double_add_few(&lanes, begin % DOUBLE_BLOCK, e, e_rest);
+        else
+            double_add(&lanes, e, e_rest);
     }
     return double_fold(&lanes, job->classes);
 }
