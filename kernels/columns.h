@@ -63,6 +63,14 @@ static ALWAYS_INLINE void load_columns(struct column_place at, size_t j, size_t 
     }
 }
 
+/* Entry i of column j. */
+static ALWAYS_INLINE float column_entry(struct column_place at, size_t i, size_t j)
+{
+    if (at.is_rows)
+        return at.x[i][j];
+    return at.is_whole || (i < at.rows && !at.dropped[i]) ? at.x_plane[i + j * at.x_stride] : 0.0f;
+}
+
 static ALWAYS_INLINE void store_columns(struct column_place at, size_t j, size_t count, const vf column[4])
 {
     if (at.is_rows) {

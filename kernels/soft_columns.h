@@ -31,7 +31,6 @@ static NOINLINE void columns_dot(struct column_place at, size_t classes, const f
 /* The sums of logits wherever they lie. */
 static NOINLINE void columns_logit_sum(struct column_place at, size_t classes, double *D)
 {
-    float logits[COLUMNS_MAX][VW];
     struct column_logits sums;
     vi stray = viset(0);
     column_logits_start(&sums, classes);
@@ -42,18 +41,17 @@ static NOINLINE void columns_logit_sum(struct column_place at, size_t classes, d
             const vf t = exp_round(column[i - j]);
             stray = vior(stray, vstray(t, t, rounder_bits));
             column_logits_add(&sums, i, t, exp_reduce(column[i - j], t));
-            vstore(logits[i], column[i - j]);
         }
     }
     if (!vany(stray, ~(WINDOW_SIZE - 1))) {
         column_logits_end(&sums, classes, D);
         return;
     }
-    for (int i = 0; i < VW; ++i) {
+    for (size_t i = 0; i < VW; ++i) {
         float row[COLUMNS_MAX];
         struct logit_sum sum;
         for (size_t j = 0; j < classes; ++j)
-            row[j] = logits[j][i];
+            row[j] = column_entry(at, i, j);
         logit_sum_start(&sum);
         logit_sum_until(&sum, row, classes);
         D[i] = logit_sum_end(&sum);
