@@ -294,9 +294,9 @@ typedef struct xent_problem {
  * class (images) with plain labels, take the time of memory and arithmetic. Other rows are copied, a few at a time, to
  * where their classes are neighbours, which takes two to seven times as long. Where classes are not neighbours, rows of
  * more than 12272 classes, 6128 with XENT_PROBABILITIES, are taken number by number, at some 20 ns for a forward and 40
- * with a gradient. Where classes are not neighbours, up to 88 KB of stack are needed. XENT_F64 takes seven to twelve
- * times as long as floats, for rows of few classes 20 times, and collects numbers one by one wherever classes are not
- * neighbours.
+ * with a gradient. Where classes are not neighbours, up to 120 KB of stack are needed, elsewhere half of that. XENT_F64
+ * takes seven to twelve times as long as floats, for rows of few classes 20 times, and collects numbers one by one
+ * wherever classes are not neighbours.
  */
 XENT_API xent_status xent_cross_entropy(const xent_problem *problem);
 

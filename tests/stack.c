@@ -1,0 +1,106 @@
+/*
+ * The stack that a call needs, which the header promises to be little: calls run on a painted one, and what has lost
+ * its paint is counted.
+ */
+#include "support.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+
+enum {
+    STACK = 1 << 20,
+    PROMISED = 120 << 10, /* by xent.h, where classes are not neighbours, and half of it where they are */
+    ROWS = 200,
+    MAX_CLASSES = 700,
+    PAINT = 0xa5
+};
+
+static void *run(void *argument)
+{
+    expect_status("xent_cross_entropy", xent_cross_entropy(argument), XENT_OK);
+    return NULL;
+}
+
+/* The bytes that a thread uses which makes this call and nothing else. */
+static size_t stack_of(xent_problem *problem, unsigned char *stack)
+{
+    pthread_attr_t attributes;
+    pthread_t thread;
+    memset(stack, PAINT, STACK);
+    if (pthread_attr_init(&attributes) || pthread_attr_setstack(&attributes, stack, STACK) ||
+        pthread_create(&thread, &attributes, run, problem) || pthread_join(thread, NULL))
+        fail_case("no thread");
+    pthread_attr_destroy(&attributes);
+    size_t left = 0;
+    while (left < STACK && stack[left] == PAINT)
+        left++;
+    return STACK - left;
+}
+
+/* Where logits lie: in the window of exponentials, far from it, and everywhere. */
+static const struct {
+    float scale, offset;
+} data[] = {{3, 0}, {3, 10000}, {120, 0}};
+
+static const size_t class_counts[] = {4, 10, 64, 96, MAX_CLASSES};
+
+static void check_kernel(const char *isa)
+{
+    struct rng rng = rng_stream(1);
+    unsigned char *stack = aligned_alloc(4096, STACK);
+    float *logits = allocate(ROWS * MAX_CLASSES * sizeof *logits), *grad = allocate(ROWS * MAX_CLASSES * sizeof *grad);
+    float *probabilities = allocate(ROWS * MAX_CLASSES * sizeof *probabilities), weights[MAX_CLASSES], loss;
+    int32_t targets[ROWS] = {0};
+    size_t most = 0;
+    use_kernel(isa);
+    for (size_t i = 0; i < ROWS * MAX_CLASSES; i++)
+        probabilities[i] = 1.0f / MAX_CLASSES;
+    for (size_t j = 0; j < MAX_CLASSES; j++)
+        weights[j] = 1 + (float)(j % 3);
+    for (size_t d = 0; d < sizeof data / sizeof *data; d++) {
+        for (size_t i = 0; i < ROWS * MAX_CLASSES; i++)
+            logits[i] = data[d].scale * rng_normal(&rng) + data[d].offset;
+        for (size_t c = 0; c < sizeof class_counts / sizeof *class_counts; c++)
+            for (unsigned kind = 0; kind < 16; kind++) {
+                const bool planes = kind & 1, weighted = kind & 2, smooth = kind & 4, soft = kind & 8;
+                xent_problem problem = XENT_PROBLEM_INIT;
+                problem.classes = class_counts[c];
+                problem.outer = planes ? 1 : ROWS;
+                problem.inner = planes ? ROWS : 1;
+                problem.logits = logits;
+                problem.grad = grad;
+                problem.loss = &loss;
+                problem.class_weights = weighted ? weights : NULL;
+                problem.label_smoothing = smooth ? 0.1 : 0;
+                problem.targets = soft ? (const void *)probabilities : targets;
+                problem.target_type = soft ? XENT_PROBABILITIES : XENT_LABELS_I32;
+                name_case("%s, %zu classes, data %zu, kind %u", isa, problem.classes, d, kind);
+                xent_problem empty = problem;
+                empty.outer = 0;
+                empty.reduction = XENT_SUM;
+                const size_t used = stack_of(&problem, stack) - stack_of(&empty, stack);
+                most = used > most ? used : most;
+                if (used > (size_t)(planes ? PROMISED : PROMISED / 2))
+                    fail_case("%zu bytes of stack", used);
+            }
+    }
+    note("%s: %zu bytes of stack", isa, most);
+    free(stack);
+    free(logits);
+    free(grad);
+    free(probabilities);
+}
+
+START_TEST(promised)
+{
+    for (const char *const *isa = xent_isas(); *isa; isa++)
+        check_kernel(*isa);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("stack");
+    tcase_add_test(add_case(suite, "stack"), promised);
+    return run_suite(suite);
+}
