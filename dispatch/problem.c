@@ -2,6 +2,7 @@
 #include "problem.h"
 
 #include "arguments.h"
+#include "kernels/control.h"
 #include "kernels/kernel.h"
 #include "kernels/pair.h"
 #include "run.h"
@@ -251,14 +252,37 @@ static bool class_weights_are_good(const struct xent_job *job)
     return !bad;
 }
 
+/* The sum of one chunk of class weights that are floats, in the lanes of docs/numerics.md, section 3. A function of its
+   own, so that all of it lies between the two changes of the control bits. */
+static NOINLINE double class_weights_chunk(const float *w, size_t count)
+{
+    double lane[XENT_LANES] = {0};
+    size_t j = 0;
+    for (; count - j >= XENT_LANES; j += XENT_LANES)
+        for (size_t l = 0; l < XENT_LANES; ++l)
+            lane[l] += (double)w[j + l];
+    for (size_t l = 0; l < count - j; ++l)
+        lane[l] += (double)w[j + l];
+    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half; ++l)
+            lane[l] += lane[l + half];
+    return lane[0];
+}
+
 /* The sum of the class weights, for label smoothing. */
 static double class_weights_sum(const struct xent_job *job)
 {
     if (!job->class_weights || job->smoothing == 0)
         return (double)job->classes;
     struct long_sum sum = {0, 0};
-    for (size_t j = 0; j < job->classes; ++j)
-        add_long(&sum, xent_job_class_weight(job, j), job->dtype);
+    const size_t chunk = xent_chunk(job->classes);
+    const uint64_t saved = control_gradual();
+    for (size_t j = 0; job->dtype == XENT_F32 && j < job->classes; j += chunk)
+        sum.sum += class_weights_chunk((const float *)job->class_weights + j,
+                                       job->classes - j < chunk ? job->classes - j : chunk);
+    control_restore(saved);
+    for (size_t j = 0; job->dtype == XENT_F64 && j < job->classes; ++j)
+        add_long(&sum, xent_job_class_weight(job, j), XENT_F64);
     return sum.sum + sum.lost;
 }
 

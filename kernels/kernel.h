@@ -61,7 +61,7 @@ struct xent_job {
     /* The target distribution of a kept row: t_j = r w_j (smoothing + target_weight q_j), q_j a target's probability.
      */
     const void *class_weights; /* w, [classes]; NULL: all 1 */
-    double weights_sum;        /* of w over all classes, in order; only for smoothing */
+    double weights_sum;        /* of w over all classes; only for smoothing */
     double smoothing;          /* label_smoothing / classes */
     double target_weight;      /* 1 - label_smoothing */
     const void *row_weights;   /* r; NULL: all 1 */
