@@ -263,10 +263,7 @@ static NOINLINE double class_weights_chunk(const float *w, size_t count)
             lane[l] += (double)w[j + l];
     for (size_t l = 0; l < count - j; ++l)
         lane[l] += (double)w[j + l];
-    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half; ++l)
-            lane[l] += lane[l + half];
-    return lane[0];
+    return f64_fold(lane, XENT_LANES);
 }
 
 /* The sum of the class weights, for label smoothing. */

@@ -182,10 +182,7 @@ static void bce(const struct xent_bce_job *job, size_t first, size_t last)
                 lane[l] += b.loss[k + l];
         i += at.count;
         if (i % job->chunk == 0 || i == last) {
-            for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
-                for (size_t l = 0; l < half; ++l)
-                    lane[l] += lane[l + half];
-            job->sums[(i - 1) / job->chunk] = lane[0];
+            job->sums[(i - 1) / job->chunk] = f64_fold(lane, XENT_LANES);
             memset(lane, 0, sizeof lane);
         }
         at.column += at.count;

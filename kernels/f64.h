@@ -44,6 +44,25 @@ static inline float f32_from_bits(uint32_t u)
     return v;
 }
 
+static inline __attribute__((always_inline)) void f64_fold_half(double *lane, int half)
+{
+    for (int l = 0; l < half; ++l)
+        lane[l] += lane[l + half];
+}
+
+/* The sum of 32 or 16 lanes: lane l + 16 is added to l, then l + 8, l + 4, l + 2, l + 1. By loops of known length,
+   which become vector code. */
+static inline __attribute__((always_inline)) double f64_fold(double *lane, int lanes)
+{
+    if (lanes == 32)
+        f64_fold_half(lane, 16);
+    f64_fold_half(lane, 8);
+    f64_fold_half(lane, 4);
+    f64_fold_half(lane, 2);
+    f64_fold_half(lane, 1);
+    return lane[0];
+}
+
 /* 2^n for -1022 <= n <= 1023. */
 static inline double f64_pow2(int n)
 {

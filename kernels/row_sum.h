@@ -252,7 +252,7 @@ static double sum_rest(struct pass pass, size_t begin, size_t end, const vd *lan
     }
     for (int v = 0; v < VECTORS; ++v)
         vw_store(lane + v * VW, &sum[v]);
-    return fold(lane);
+    return f64_fold(lane, XENT_LANES);
 }
 
 /* The largest lane; lanes that are NaN do not count, unless all are. */

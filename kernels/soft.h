@@ -28,32 +28,9 @@ struct dot {
     struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
 };
 
-static ALWAYS_INLINE void fold_half(double *lane, int half)
-{
-    for (int l = 0; l < half; ++l)
-        lane[l] += lane[l + half];
-}
-
-/* Of 32 or 16 lanes, by loops of known length, which become vector code. */
-static ALWAYS_INLINE double fold_of(double *lane, int lanes)
-{
-    if (lanes == 32)
-        fold_half(lane, 16);
-    fold_half(lane, 8);
-    fold_half(lane, 4);
-    fold_half(lane, 2);
-    fold_half(lane, 1);
-    return lane[0];
-}
-
-static double fold(double *lane)
-{
-    return fold_of(lane, XENT_LANES);
-}
-
 static void lanes_fold(struct lanes *lanes)
 {
-    lanes->sum += fold(lanes->lane);
+    lanes->sum += f64_fold(lanes->lane, XENT_LANES);
     memset(lanes->lane, 0, sizeof lanes->lane);
 }
 
@@ -300,7 +277,7 @@ static NOINLINE void logit_sum_end_slice(struct logit_sum *s)
     int32_t sum = 0;
     for (int l = 0; l < VW; ++l)
         sum += (int32_t)((uint32_t)n[l] - s->vectors * (uint32_t)(rounder_bits - WINDOW_LOW));
-    s->sum += ((double)sum * XENT_LN2_16 - fold_of(r_lane, XENT_SLICE_LANES)) + fold_of(rest, XENT_SLICE_LANES);
+    s->sum += ((double)sum * XENT_LN2_16 - f64_fold(r_lane, XENT_SLICE_LANES)) + f64_fold(rest, XENT_SLICE_LANES);
     logit_sum_start_slice(s);
 }
 
