@@ -79,7 +79,7 @@ static size_t double_count(size_t classes, size_t begin)
     return classes - begin < DOUBLE_BLOCK ? classes - begin : DOUBLE_BLOCK;
 }
 
-/* Raises the largest numbers so far, and counts NaNs, by count more of them: lane i gets number i. */
+/* Raises the largest numbers so far by count more, and notes NaNs among these: lane i gets number i. */
 static ALWAYS_INLINE void double_raise(size_t count, double *max, uint64_t *nan, const double *v)
 {
     for (size_t i = 0; i < count; ++i)
@@ -353,7 +353,7 @@ static struct double_target double_distribution(const struct xent_job *job, size
         double_add_shares(&t, job, i, x, m);
         return t;
     }
-    if (xent_job_has_plain_labels(job) && !job->class_weights && job->smoothing == 0 && !job->row_weights)
+    if (xent_job_has_whole_labels(job))
         return (struct double_target){
             .y = (size_t)xent_job_target(job, i), .own = {1, 0}, .total = {1, 0}, .single = true};
     struct distribution d;

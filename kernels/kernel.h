@@ -139,10 +139,15 @@ static inline bool xent_job_has_plain_labels(const struct xent_job *job)
 }
 
 /* Whether every row's distribution is all its target's, and 1. */
+static inline bool xent_job_has_whole_labels(const struct xent_job *job)
+{
+    return xent_job_has_plain_labels(job) && !job->class_weights && job->smoothing == 0 && !job->row_weights;
+}
+
+/* The same, and every row's gradient has the same factor. */
 static inline bool xent_job_is_plain(const struct xent_job *job)
 {
-    return xent_job_has_plain_labels(job) && !job->class_weights && job->smoothing == 0 && !job->row_weights &&
-           !job->dloss;
+    return xent_job_has_whole_labels(job) && !job->dloss;
 }
 
 /* Adds the unrounded loss of a kept row to its group's sum. Rows come in order. */
