@@ -51,7 +51,7 @@ static void check_kernel(const char *isa)
     float *logits = allocate(ROWS * MAX_CLASSES * sizeof *logits), *grad = allocate(ROWS * MAX_CLASSES * sizeof *grad);
     float *probabilities = allocate(ROWS * MAX_CLASSES * sizeof *probabilities), weights[MAX_CLASSES], loss;
     int32_t targets[ROWS] = {0};
-    size_t most = 0;
+    size_t most[2][2] = {{0}}; /* by where classes are, and by whether targets are probabilities */
     use_kernel(isa);
     for (size_t i = 0; i < ROWS * MAX_CLASSES; i++)
         probabilities[i] = 1.0f / MAX_CLASSES;
@@ -79,12 +79,13 @@ static void check_kernel(const char *isa)
                 empty.outer = 0;
                 empty.reduction = XENT_SUM;
                 const size_t used = stack_of(&problem, stack) - stack_of(&empty, stack);
-                most = used > most ? used : most;
+                most[planes][soft] = used > most[planes][soft] ? used : most[planes][soft];
                 if (used > (size_t)(planes ? PROMISED : PROMISED / 2))
                     fail_case("%zu bytes of stack", used);
             }
     }
-    note("%s: %zu bytes of stack", isa, most);
+    note("%s: %zu bytes of stack, %zu with probabilities; where classes are not neighbours %zu and %zu", isa,
+         most[0][0], most[0][1], most[1][0], most[1][1]);
     free(stack);
     free(logits);
     free(grad);
