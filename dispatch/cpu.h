@@ -4,6 +4,7 @@
 
 #include "kernels/names.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* How to ask an x86 CPU, so that tests can answer in its place. */
@@ -17,6 +18,10 @@ uint32_t xent_x86_features(const struct cpuid_source *source);
 
 /* The same for the CPU this runs on, of any family. */
 uint32_t xent_cpu_features(void);
+
+/* Whether kernels should keep memory busy by themselves on this CPU: enum xent_memory. */
+bool xent_x86_overlaps(const struct cpuid_source *source);
+bool xent_cpu_overlaps(void);
 
 /* The name of one feature bit. */
 const char *xent_cpu_feature_name(uint32_t feature);

@@ -68,6 +68,25 @@ const struct xent_kernel *xent_active_kernel(void)
     return expected;
 }
 
+/* An output of that size does not stay in a cache until it is used. */
+static const size_t stream_bytes = 8u << 20;
+
+enum xent_memory xent_choose_memory(size_t output_bytes)
+{
+    enum { UNKNOWN, NEVER, USUAL, EVEN_SMALL }; /* EVEN_SMALL: for tests */
+    static _Atomic(int) setting;
+    int known = atomic_load_explicit(&setting, memory_order_relaxed);
+    if (known == UNKNOWN) {
+        const char *wish = getenv("XENT_OVERLAP");
+        known = !wish || wish[0] < '0' || wish[0] > '2' || wish[1] ? xent_cpu_overlaps() ? USUAL : NEVER
+                                                                   : NEVER + (wish[0] - '0');
+        atomic_store_explicit(&setting, known, memory_order_relaxed); /* a constant of the process */
+    }
+    if (known == NEVER)
+        return XENT_MEMORY_PLAIN;
+    return output_bytes >= (known == USUAL ? stream_bytes : 1) ? XENT_MEMORY_STREAM : XENT_MEMORY_OVERLAP;
+}
+
 const char *xent_isa(void)
 {
     return xent_active_kernel()->name;

@@ -26,6 +26,7 @@ struct shared_row {
 struct wave {
     const struct xent_kernel *kernel;
     size_t classes, chunk, parts_per_row;
+    enum xent_memory memory;
     size_t rows, parts_per_task;
     struct shared_row row[WAVE_ROWS];
     struct xent_part part[WAVE_PARTS];
@@ -34,7 +35,7 @@ struct wave {
 
 static void sum(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
 {
-    wave->kernel->sum_part(row->x, row->out, begin, end, row->t.y, part);
+    wave->kernel->sum_part(row->x, row->out, begin, end, row->t.y, wave->memory, part);
 }
 
 static void sum_far(struct wave *wave, struct shared_row *row, struct xent_part *part, size_t begin, size_t end)
@@ -134,7 +135,8 @@ static void run_wave(struct wave *wave, const struct xent_job *job, const xent_e
 void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
                      const xent_executor *executor, size_t tasks)
 {
-    struct wave wave = {.kernel = kernel, .classes = job->classes, .chunk = xent_chunk(job->classes)};
+    struct wave wave = {
+        .kernel = kernel, .classes = job->classes, .chunk = xent_chunk(job->classes), .memory = job->memory};
     wave.parts_per_row = (job->classes - 1) / wave.chunk + 1;
     const size_t fitting = WAVE_PARTS / wave.parts_per_row, limit = fitting < WAVE_ROWS ? fitting : WAVE_ROWS;
     for (size_t i = 0; i < rows; ++i) {

@@ -1,8 +1,8 @@
 /*
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
- * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, soft.h what targets in more than one
- * class add to them, columns.h and soft_columns.h the same for a vector's worth of short rows at a time, batch.h what
+ * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, overlap.h what they do to keep memory
+ * busy, soft.h what targets in more than one class add to them, columns.h and soft_columns.h the same for a vector's worth of short rows at a time, batch.h what
  * becomes of a batch's sums, short_rows.h batches by columns, rows.h the functions of a kernel, strided.h rows whose
  * classes are not neighbours.
  *
@@ -20,6 +20,8 @@
  *   vf  vload(p), vstore(p, v)        VW floats, any alignment
  *   vf  vload_first(p, count)         lanes i < count from p, the others 0; reads nothing else
  *   void vstore_first(p, v, count)    lanes i < count; writes nothing else
+ *   void vstream(p, v)                VW floats, p a multiple of their size; past the caches, if the ISA can
+ *   void vstream_end()                what was so written comes before all that is written later
  *   vf  vsub, vmul (a, b)             rounded to nearest
  *   vf  vfma(a, b, c), vfnma(a, b, c) c + a b and c - a b, rounded once
  *   vf  vmax(a, b)                    a > b ? a : b, so b if either is NaN
@@ -92,6 +94,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 
 /* In the order of need. */
 /* clang-format off */
+#include "kernels/overlap.h"
 #include "kernels/soft.h"
 #include "kernels/row_sum.h"
 #include "kernels/row_scale.h"

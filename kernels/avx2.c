@@ -18,6 +18,11 @@ static ALWAYS_INLINE void prefetch(const float *p)
     _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
+static ALWAYS_INLINE void prefetch_l2(const float *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
+
 /* All bits of lane i set where i < count. */
 static ALWAYS_INLINE __m256i first_lanes(size_t count)
 {
@@ -38,6 +43,16 @@ static ALWAYS_INLINE vf vload(const float *p)
 static ALWAYS_INLINE void vstore(float *p, vf v)
 {
     _mm256_storeu_ps(p, v);
+}
+
+static ALWAYS_INLINE void vstream(float *p, vf v)
+{
+    _mm256_stream_ps(p, v);
+}
+
+static ALWAYS_INLINE void vstream_end(void)
+{
+    _mm_sfence();
 }
 
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)

@@ -19,6 +19,11 @@ static ALWAYS_INLINE void prefetch(const float *p)
     _mm_prefetch((const char *)p, _MM_HINT_T0);
 }
 
+static ALWAYS_INLINE void prefetch_l2(const float *p)
+{
+    _mm_prefetch((const char *)p, _MM_HINT_T1);
+}
+
 static ALWAYS_INLINE __mmask16 first_lanes(size_t count)
 {
     return count >= VW ? 0xffff : (__mmask16)((1u << count) - 1);
@@ -37,6 +42,16 @@ static ALWAYS_INLINE vf vload(const float *p)
 static ALWAYS_INLINE void vstore(float *p, vf v)
 {
     _mm512_storeu_ps(p, v);
+}
+
+static ALWAYS_INLINE void vstream(float *p, vf v)
+{
+    _mm512_stream_ps(p, v);
+}
+
+static ALWAYS_INLINE void vstream_end(void)
+{
+    _mm_sfence();
 }
 
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)

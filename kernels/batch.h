@@ -40,11 +40,17 @@ struct batch {
     float target_gradient[BATCH];
 
     struct distribution t[BATCH];
-    bool bounded[BATCH]; /* multiplier_is_bounded */
-    bool finite[BATCH];  /* struct summed */
+    bool bounded[BATCH];                  /* multiplier_is_bounded */
+    bool finite[BATCH], in_window[BATCH]; /* struct summed */
     double W;
     size_t count, classes;
 } __attribute__((aligned(64)));
+
+/* Rows of a batch whose second pass is taken beside the first one of the next batch, see overlap.h. */
+struct behind {
+    size_t count;
+    struct second second[BATCH];
+};
 
 /* The distribution of row i, whose target is SMOOTHED_TARGET. */
 static ALWAYS_INLINE struct distribution smoothed(const struct batch *b, size_t i)

@@ -30,6 +30,13 @@ enum xent_cpu_feature {
     XENT_CPU_NEON = 1 << 7
 };
 
+/* How a kernel is to move what is not in cache: a matter of the CPU and of sizes, which changes no bit. */
+enum xent_memory {
+    XENT_MEMORY_PLAIN,   /* the CPU's own prefetchers keep memory busy while arithmetic goes on */
+    XENT_MEMORY_OVERLAP, /* they do not: kernels/overlap.h */
+    XENT_MEMORY_STREAM   /* and the output, which is elsewhere and has classes as neighbours, goes past the caches */
+};
+
 /*
  * A validated problem. Numbers are floats, or doubles for cross_entropy_f64. Class j of row i is at
  * xent_job_at(job, &strides, i) + j * strides.classes of an array. out may be NULL, equal to logits with the same
@@ -43,6 +50,7 @@ struct xent_job {
     void *out; /* gradient, probabilities or log-probabilities */
     xent_strides out_strides;
     void *lse; /* [rows] or NULL */
+    enum xent_memory memory;
 
     /* For cross_entropy only, from here on. Plain labels without gaps are in targets32 or targets64, too. */
     xent_targets target_type;
@@ -261,7 +269,8 @@ struct xent_kernel {
     /* For a row x that several tasks share, chunk by chunk: the first pass over classes [begin, end), whole chunks but
        for the end of the row, as if the row were near; the same again for a row that has turned out far; and the second
        pass, out_j = e_j v. out is NULL, x itself or disjoint. */
-    void (*sum_part)(const float *x, float *out, size_t begin, size_t end, size_t skip, struct xent_part *part);
+    void (*sum_part)(const float *x, float *out, size_t begin, size_t end, size_t skip, enum xent_memory memory,
+                     struct xent_part *part);
     void (*sum_part_far)(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part);
     void (*scale_part)(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,
                        struct frame frame, double v);

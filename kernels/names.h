@@ -10,9 +10,11 @@
 #include "xent/namespace.h"
 
 #define xent_active_kernel XENT_NAME(xent_active_kernel)
+#define xent_choose_memory XENT_NAME(xent_choose_memory)
 #define xent_compute XENT_NAME(xent_compute)
 #define xent_cpu_feature_name XENT_NAME(xent_cpu_feature_name)
 #define xent_cpu_features XENT_NAME(xent_cpu_features)
+#define xent_cpu_overlaps XENT_NAME(xent_cpu_overlaps)
 #define xent_kernel_avx2 XENT_NAME(xent_kernel_avx2)
 #define xent_kernel_avx512 XENT_NAME(xent_kernel_avx512)
 #define xent_kernel_neon XENT_NAME(xent_kernel_neon)
@@ -20,6 +22,7 @@
 #define xent_run_cross_entropy XENT_NAME(xent_run_cross_entropy)
 #define xent_split_rows XENT_NAME(xent_split_rows)
 #define xent_x86_features XENT_NAME(xent_x86_features)
+#define xent_x86_overlaps XENT_NAME(xent_x86_overlaps)
 
 #endif
 

@@ -18,6 +18,11 @@ static ALWAYS_INLINE void prefetch(const float *p)
     __builtin_prefetch(p);
 }
 
+static ALWAYS_INLINE void prefetch_l2(const float *p)
+{
+    __builtin_prefetch(p, 0, 2);
+}
+
 static ALWAYS_INLINE uint32x4_t index_below(size_t count)
 {
     static const uint32_t index[VW] = {0, 1, 2, 3};
@@ -43,6 +48,16 @@ static ALWAYS_INLINE vf vload(const float *p)
 static ALWAYS_INLINE void vstore(float *p, vf v)
 {
     vst1q_f32(p, v);
+}
+
+/* Plain stores: the pair of them that hints at streaming has no intrinsic. */
+static ALWAYS_INLINE void vstream(float *p, vf v)
+{
+    vst1q_f32(p, v);
+}
+
+static ALWAYS_INLINE void vstream_end(void)
+{
 }
 
 /* NEON has no masked load or store; a short row's few tail elements go one by one. */

@@ -73,6 +73,18 @@ static void scale_wide(const float *x, float *out, size_t count, struct frame fr
         store_left(out + j, scale_one_wide(load_left(x + j, count - j), frame, m), count - j);
 }
 
+/* The same for a row whose logits, but for masked ones, all lie in the window of its frame, and a plain multiplier. */
+static NOINLINE void scale_again(const float *x, float *out, size_t count, struct frame frame, float hi, float lo)
+{
+    const vf ref = vset(frame.ref), cut = vset(frame.cut);
+    for (size_t j = 0; j < count; j += VW) {
+        const vf z = measured(load_left(x + j, count - j), FAR_MASKED, ref), in_window = unmask(z, FAR_MASKED, cut);
+        const vf t = exp_round(in_window);
+        const vf e = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, FAR_MASKED, cut);
+        store_left(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), count - j);
+    }
+}
+
 static void fill(float *out, size_t count, float value)
 {
     for (size_t j = 0; j < count; j += VW)

@@ -2,11 +2,7 @@
 #ifndef XENT_KERNELS_ROW_SUM_H
 #define XENT_KERNELS_ROW_SUM_H
 
-enum {
-    VECTORS = XENT_LANES / VW, /* that hold one element of each lane: a group */
-    STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
-    PREFETCH = 1024 /* floats ahead, in place only: 4 %; a forward loses 3 to 7 %, with the output elsewhere 15 % */
-};
+enum { VECTORS = XENT_LANES / VW /* that hold one element of each lane: a group */ };
 
 /* What a pass over a row reads and leaves. */
 struct pass {
@@ -17,13 +13,15 @@ struct pass {
     struct dot *dot;        /* NULL, or receives the sums that a target distribution needs; its y is the one to skip */
     const float *beside;    /* NULL, or what is read along with the logits and brought nearer with them */
     struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
+    bool overlap;           /* whether lines are to be fetched ahead by instructions */
+    struct second *second;  /* NULL, or the second pass over another row, to be taken beside */
 };
 
 /* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes. Stops before
    the first step with a logit that does not fit the mode, and returns how far it came. This is the loop that everything
    else exists to reach. */
-static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, size_t end, vd *lanes, size_t ahead,
-                                             enum mode mode, struct frame frame)
+static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, size_t end, vd *lanes,
+                                             struct distance ahead, enum mode mode, struct frame frame)
 {
     const vf ref = vset(frame.ref), cut = vset(frame.cut);
     vd sum[VECTORS];
@@ -32,13 +30,15 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
     vf even_r[SLICE_VECTORS];
     for (int v = 0; v < SLICE_VECTORS; ++v)
         even_r[v] = pass.even ? pass.even->r[v] : vset(0.0f);
+    const float *again = pass.second ? pass.second->x : NULL;
+    float *out = pass.second ? pass.second->out : NULL;
+    const float hi = pass.second ? pass.second->hi : 0, lo = pass.second ? pass.second->lo : 0;
     size_t j = begin;
     for (; j != end; j += STEP) {
         const float *x = pass.x + j;
-        for (int i = 0; ahead && i < STEP; i += 16)
-            prefetch(x + ahead + i);
-        for (int i = 0; pass.beside && i < STEP; i += 16)
-            prefetch(pass.beside + j + ahead + i);
+        fetch_ahead(x, STEP, ahead);
+        if (pass.beside)
+            fetch_ahead(pass.beside + j, STEP, ahead);
         vf t[STEP / VW];
         for (int v = 0; v < STEP / VW; ++v)
             t[v] = exp_round(unmask(measured(vload(x + v * VW), mode, ref), mode, cut));
@@ -67,8 +67,21 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
                 if (pass.keep)
                     vstore(pass.keep + j + (v + i) * VW, e[i]);
         }
+        if (pass.second && pass.keep)
+            second_scale(out, hi, lo);
+        else if (pass.second)
+            second_stream(again, out, STEP, hi, lo);
+        if (pass.second) {
+            again += STEP;
+            out += STEP;
+        }
     }
     memcpy(lanes, sum, sizeof sum);
+    if (pass.second) {
+        pass.second->x = pass.keep ? NULL : again;
+        pass.second->out = out;
+        pass.second->left -= j - begin;
+    }
     if (pass.even) {
         pass.even->n = viadd(pass.even->n, even_n);
         pass.even->vectors += (uint32_t)((j - begin) / VW);
@@ -82,41 +95,70 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
 /* Compiled apart for each use, so that nothing around it decides which registers it gets. */
 static NOINLINE size_t sum_steps_forward(const float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){.x = x}, begin, end, lanes, 0, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x}, begin, end, lanes, no_fetch, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_in_place(float *x, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){.x = x, .keep = x}, begin, end, lanes, PREFETCH, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = x}, begin, end, lanes, in_place_fetch, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_apart(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
 {
-    return sum_steps_inline((struct pass){.x = x, .keep = keep}, begin, end, lanes, 0, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep}, begin, end, lanes, no_fetch, WINDOW, near_frame);
+}
+
+/* With lines fetched ahead. */
+static NOINLINE size_t sum_steps_ahead(const float *x, float *keep, size_t begin, size_t end, vd *lanes)
+{
+    if (!keep)
+        return sum_steps_inline((struct pass){.x = x}, begin, end, lanes, overlapping, WINDOW, near_frame);
+    if (keep == x)
+        return sum_steps_inline((struct pass){.x = keep, .keep = keep}, begin, end, lanes, overlapping, WINDOW,
+                                near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep}, begin, end, lanes, overlapping, WINDOW, near_frame);
+}
+
+/* The same beside a second pass over another row, of which there is as much. */
+static NOINLINE size_t sum_steps_beside(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
+                                        struct second *second)
+{
+    if (!keep)
+        return sum_steps_inline((struct pass){.x = x, .second = second}, begin, end, lanes, overlapping, WINDOW,
+                                near_frame);
+    if (keep == x)
+        return sum_steps_inline((struct pass){.x = keep, .keep = keep, .second = second}, begin, end, lanes,
+                                overlapping, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .second = second}, begin, end, lanes, overlapping,
+                            WINDOW, near_frame);
 }
 
 /* With the sum of the logits. */
 static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
-                                      struct logit_sum *even)
+                                      struct logit_sum *even, bool overlap)
 {
+    const struct distance ahead = overlap ? overlapping : keep == x ? in_place_fetch : no_fetch;
     if (!keep)
-        return sum_steps_inline((struct pass){.x = x, .even = even}, begin, end, lanes, 0, WINDOW, near_frame);
+        return sum_steps_inline((struct pass){.x = x, .even = even}, begin, end, lanes, ahead, WINDOW, near_frame);
     if (keep == x)
-        return sum_steps_inline((struct pass){.x = keep, .keep = keep, .even = even}, begin, end, lanes, PREFETCH,
-                                WINDOW, near_frame);
-    return sum_steps_inline((struct pass){.x = x, .keep = keep, .even = even}, begin, end, lanes, 0, WINDOW,
+        return sum_steps_inline((struct pass){.x = keep, .keep = keep, .even = even}, begin, end, lanes, ahead, WINDOW,
+                                near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .even = even}, begin, end, lanes, ahead, WINDOW,
                             near_frame);
 }
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
+static const struct distance slice_fetch = {SLICE, 0};
+
 static NOINLINE size_t sum_steps_slice(const float *x, float *keep, const float *beside, size_t begin, size_t end,
                                        vd *lanes)
 {
     if (!keep)
-        return sum_steps_inline((struct pass){.x = x, .beside = beside}, begin, end, lanes, SLICE, WINDOW, near_frame);
-    return sum_steps_inline((struct pass){.x = x, .keep = keep, .beside = beside}, begin, end, lanes, SLICE, WINDOW,
-                            near_frame);
+        return sum_steps_inline((struct pass){.x = x, .beside = beside}, begin, end, lanes, slice_fetch, WINDOW,
+                                near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .beside = beside}, begin, end, lanes, slice_fetch,
+                            WINDOW, near_frame);
 }
 
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
@@ -125,11 +167,25 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     if (begin == end)
         return end;
     if (mode != WINDOW)
-        return sum_steps_inline((struct pass){.x = pass.x, .keep = pass.keep}, begin, end, lanes, 0, mode, frame);
+        return sum_steps_inline((struct pass){.x = pass.x, .keep = pass.keep}, begin, end, lanes,
+                                pass.overlap ? overlapping : no_fetch, mode, frame);
     if (pass.even)
-        return sum_steps_even(pass.x, pass.keep, begin, end, lanes, pass.even);
+        return sum_steps_even(pass.x, pass.keep, begin, end, lanes, pass.even, pass.overlap);
     if (pass.dot)
         return sum_steps_slice(pass.x, pass.keep, pass.dot->q ? pass.dot->q : pass.dot->w, begin, end, lanes);
+    size_t j = begin;
+    while (pass.second && pass.second->left >= STEP && j < end) {
+        const size_t beside = pass.second->left / STEP * STEP, stop = end - j < beside ? end : j + beside;
+        j = sum_steps_beside(pass.x, pass.keep, j, stop, lanes, pass.second);
+        if (j < stop)
+            return j;
+        if (pass.second->left < STEP && pass.second->parted)
+            second_target(pass.second);
+    }
+    if (j == end)
+        return end;
+    if (pass.overlap)
+        return sum_steps_ahead(pass.x, pass.keep, j, end, lanes);
     if (!pass.keep)
         return sum_steps_forward(pass.x, begin, end, lanes);
     return pass.keep == pass.x ? sum_steps_in_place(pass.keep, begin, end, lanes)
@@ -146,6 +202,8 @@ static ALWAYS_INLINE bool sum_group(struct pass pass, size_t j, size_t count, vd
     for (size_t v = 0; v < VECTORS; ++v)
         e[v] = t[v] = r[v] = vset(0.0f);
     vi stray = viset(0);
+    if (pass.overlap)
+        fetch_ahead(pass.x + j, count, overlapping);
     for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
         const size_t left = count - v * VW;
         vf z = measured(load_left(pass.x + j + v * VW, left), mode, ref);
@@ -329,7 +387,8 @@ struct summed {
     double others;      /* the sum over all classes but the one to skip */
     size_t zeros, kept; /* exponentials are +0 up to zeros, and from there to kept what the pass has kept */
     struct frame frame;
-    bool finite; /* whether the row has a finite log-sum-exp */
+    bool finite;    /* whether the row has a finite log-sum-exp */
+    bool in_window; /* whether all of its logits lie in the window */
 };
 
 static ALWAYS_INLINE void zero_lanes(vd *lanes)
@@ -353,7 +412,7 @@ static bool sum_is_finite(struct pass pass, size_t kept, size_t classes, double 
 /* A row whose largest logit makes it far; the classes before first (a multiple of 32) are below its cut. */
 static struct summed sum_row_far(struct pass pass, size_t first, size_t classes, float max)
 {
-    struct summed row = {0, first, first, row_frame(max), row_is_finite(max)};
+    struct summed row = {0, first, first, row_frame(max), row_is_finite(max), false};
     enum mode mode = row.finite ? FAR : WIDE;
     for (size_t begin = first, end; row.finite && begin < classes; begin = end) {
         end = chunk_end(begin, classes);
@@ -376,7 +435,7 @@ static struct summed sum_row_far(struct pass pass, size_t first, size_t classes,
 
 static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 {
-    struct summed row = {0, 0, 0, near_frame, true};
+    struct summed row = {0, 0, 0, near_frame, true, true};
     enum mode mode = WINDOW;
     for (size_t begin = 0, end; begin < classes; begin = end) {
         end = chunk_end(begin, classes);
@@ -411,13 +470,15 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
     }
     if (row.kept < classes)
         row.finite = sum_is_finite(pass, row.kept, classes, row.others);
+    row.in_window = mode == WINDOW;
     return row;
 }
 
 /* One chunk of a row that several tasks share, as if the row were near. */
-static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, struct xent_part *part)
+static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, enum xent_memory memory,
+                     struct xent_part *part)
 {
-    const struct pass pass = {.x = x, .keep = keep, .skip = skip};
+    const struct pass pass = {.x = x, .keep = keep, .skip = skip, .overlap = memory != XENT_MEMORY_PLAIN};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);

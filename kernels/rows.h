@@ -14,7 +14,8 @@ enum {
    not far behind the first, whose stores wait for memory. */
 static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 {
-    const size_t logits = job->out && job->out != job->logits ? 1024 : 4096;
+    const bool apart = job->out && job->out != job->logits;
+    const size_t logits = job->memory != XENT_MEMORY_PLAIN ? 8192 : apart ? 1024 : 4096;
     const size_t rows = job->classes > 0 ? logits / job->classes : 1;
     return rows < 1 ? 1 : rows < BATCH ? rows : BATCH;
 }
@@ -31,15 +32,28 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
     return smooth ? COLUMNS_IN_PLACE : 32;
 }
 
+/* Whether gradients go past the caches, with exponentials formed a second time. */
+static ALWAYS_INLINE bool is_streamed(const struct xent_job *job, enum target target)
+{
+    return job->memory == XENT_MEMORY_STREAM &&
+           (target == NO_TARGET || target == PLAIN_TARGET || target == SINGLE_TARGET);
+}
+
 /* The first pass over row i of a batch, with the sums that its target needs. Stored where they belong: a struct that is
    handed from function to function is stored number by number and copied as vectors, which wait for the stores. */
-static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_job *job, enum target target)
+static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_job *job, enum target target,
+                                  struct second *second)
 {
     const size_t y = (size_t)b->y[i];
     const bool known = has_one_label(target) || (target == DISTRIBUTION && y != NO_CLASS);
     const float *w = job->class_weights, *q = target == DISTRIBUTION ? b->q[i] : NULL;
     const bool even = target == SMOOTHED_TARGET || (target == DISTRIBUTION && b->t[i].even != 0);
-    struct pass pass = {.x = b->x[i], .keep = b->out[i], .skip = y, .x_skip = known ? &b->x_y[i] : NULL};
+    struct pass pass = {.x = b->x[i],
+                        .keep = is_streamed(job, target) ? NULL : b->out[i],
+                        .skip = y,
+                        .x_skip = known ? &b->x_y[i] : NULL,
+                        .overlap = job->memory != XENT_MEMORY_PLAIN,
+                        .second = second};
     struct logit_sum logits;
     struct dot dot;
     if (even && !w) {
@@ -57,6 +71,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
     b->ref[i] = row.frame.ref;
     b->cut[i] = row.frame.cut;
     b->finite[i] = row.finite;
+    b->in_window[i] = row.in_window;
     if (target == NO_TARGET)
         b->x_y[i] = 0;
     if (known && y >= row.kept)
@@ -70,12 +85,12 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
 
 static NOINLINE void sum_smoothed(struct batch *b, size_t i, const struct xent_job *job)
 {
-    sum_one(b, i, job, SMOOTHED_TARGET);
+    sum_one(b, i, job, SMOOTHED_TARGET, NULL);
 }
 
 static NOINLINE void sum_distribution(struct batch *b, size_t i, const struct xent_job *job)
 {
-    sum_one(b, i, job, DISTRIBUTION);
+    sum_one(b, i, job, DISTRIBUTION, NULL);
 }
 
 /* The gradient of row i of a batch but for the labels' entries. */
@@ -98,36 +113,77 @@ static NOINLINE void scale_distribution(const struct batch *b, size_t i, const s
                    b->v[i], (struct multiplier){b->exponent[i], b->hi[i], b->lo[i]}, b->bounded[i], &take);
 }
 
-/* Every row by itself. */
-static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, enum target target, double grad_scale)
+static ALWAYS_INLINE void end_behind(struct behind *behind, size_t first)
 {
+    for (size_t i = first; i < behind->count; ++i)
+        second_end(&behind->second[i]);
+    behind->count = 0;
+}
+
+/* Leaves the second pass over row i of a batch for later, if it is of the kind that can be left. */
+static ALWAYS_INLINE bool put_behind(struct behind *behind, const struct batch *b, size_t i, bool streamed)
+{
+    const bool ready = streamed ? b->in_window[i] : b->zeros[i] == 0 && b->kept[i] == b->classes;
+    if (!ready || !is_plain(b->exponent[i]))
+        return false;
+    const float unit = f32_pow2(b->exponent[i]), hi = b->hi[i] * unit, lo = b->lo[i] * unit;
+    struct second *second = &behind->second[behind->count++];
+    *second = (struct second){.out = b->out[i], .left = b->classes, .hi = hi, .lo = lo};
+    second->target = b->y[i] < 0 ? NULL : b->out[i] + b->y[i];
+    second->target_gradient = b->target_gradient[i];
+    if (streamed)
+        second_begin_stream(second, b->x[i]);
+    return true;
+}
+
+/* The second pass over a row whose exponentials may have been kept. */
+static ALWAYS_INLINE void scale_one(const struct batch *b, size_t i, bool streamed)
+{
+    const struct frame frame = {b->ref[i], b->cut[i]};
+    const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
+    if (!streamed)
+        scale_span(b->x[i], b->out[i], 0, b->classes, b->zeros[i], b->kept[i], frame, m);
+    else if (b->kept[i] == b->classes && is_plain(m.exponent))
+        scale_again(b->x[i], b->out[i], b->classes, frame, m.hi * f32_pow2(m.exponent), m.lo * f32_pow2(m.exponent));
+    else
+        scale_wide(b->x[i], b->out[i], b->classes, frame, m);
+}
+
+/* Every row by itself, beside what is left of the batch before it. behind NULL: nothing is left for later. */
+static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, enum target target, double grad_scale,
+                                    struct behind *behind)
+{
+    const bool streamed = is_streamed(job, target);
     for (size_t i = 0; i < b->count; ++i) {
         if (target == SMOOTHED_TARGET)
             sum_smoothed(b, i, job);
         else if (target == DISTRIBUTION)
             sum_distribution(b, i, job);
         else
-            sum_one(b, i, job, target);
+            sum_one(b, i, job, target, behind && i < behind->count ? &behind->second[i] : NULL);
+        if (behind && i < behind->count)
+            second_end(&behind->second[i]);
     }
+    if (behind)
+        end_behind(behind, b->count);
     finish_batch(b, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
         return;
     for (size_t i = 0; i < b->count; ++i) {
-        const struct frame frame = {b->ref[i], b->cut[i]};
-        const struct multiplier m = {b->exponent[i], b->hi[i], b->lo[i]};
         if (!b->finite[i])
             continue;
         if (target == SMOOTHED_TARGET)
             scale_smoothed(b, i, job);
         else if (target == DISTRIBUTION)
             scale_distribution(b, i, job);
-        else
-            scale_span(b->x[i], b->out[i], 0, b->classes, b->zeros[i], b->kept[i], frame, m);
+        else if (!behind || job->memory == XENT_MEMORY_PLAIN || !put_behind(behind, b, i, streamed))
+            scale_one(b, i, streamed);
     }
     if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
         subtract_labels(b, job);
-    store_exceptions(b, target);
+    if (!behind || behind->count < b->count) /* those behind get theirs when they are done */
+        store_exceptions(b, target);
 }
 
 static void store_ignored(const struct xent_job *job, size_t row)
@@ -191,7 +247,7 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
 }
 
 static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *job, size_t most_columns,
-                                        enum target target, double grad_scale, int *framed)
+                                        enum target target, double grad_scale, int *framed, struct behind *behind)
 {
     const bool usual = target != DISTRIBUTION || find_distributions(b, job);
     const bool short_rows = b->count >= COLUMNS_ROWS && b->classes <= most_columns;
@@ -199,19 +255,19 @@ static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *
     if (short_rows && usual)
         run_columns(b, job, target, grad_scale, framed);
     else if (!short_rows || !probabilities || !run_columns_probabilities(b, job, framed))
-        run_batch(b, job, target, grad_scale);
+        run_batch(b, job, target, grad_scale, behind);
 }
 
 /* An only label is an easy kind of distribution. */
 static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job, size_t most_columns,
-                                     enum target target, double grad_scale, int *framed)
+                                     enum target target, double grad_scale, int *framed, struct behind *behind)
 {
     if (target != DISTRIBUTION || !xent_job_has_plain_labels(job) || !find_shares(b, job, NULL))
-        run_filled_of(b, job, most_columns, target, grad_scale, framed);
+        run_filled_of(b, job, most_columns, target, grad_scale, framed, behind);
     else if (job->smoothing == 0)
-        run_filled_of(b, job, most_columns, SINGLE_TARGET, grad_scale, framed);
+        run_filled_of(b, job, most_columns, SINGLE_TARGET, grad_scale, framed, behind);
     else
-        run_filled_of(b, job, most_columns, SMOOTHED_TARGET, grad_scale, framed);
+        run_filled_of(b, job, most_columns, SMOOTHED_TARGET, grad_scale, framed, behind);
 }
 
 /* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly
@@ -221,13 +277,18 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
 {
     const size_t limit = batch_limit(job);
     struct batch batches[2];
+    struct behind behind;
+    behind.count = 0;
     int framed = 0;
     size_t next = fill_batch(&batches[0], job, first, last, limit, target);
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, target);
-        run_filled(b, job, columns_limit(job), target, grad_scale, &framed);
+        run_filled(b, job, columns_limit(job), target, grad_scale, &framed, &behind);
     }
+    end_behind(&behind, 0);
+    if (job->memory == XENT_MEMORY_STREAM)
+        vstream_end();
 }
 
 /* In strided.h: rows whose classes are not neighbours. */

@@ -140,9 +140,9 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
         store_ignored(job, first + i);
     }
     if (b.count > 0 && target == PLAIN_TARGET)
-        run_filled(&b, job, job->out ? COLUMNS_IN_PLACE : COLUMNS_MAX, PLAIN_TARGET, job->grad_scale, framed);
+        run_filled(&b, job, job->out ? COLUMNS_IN_PLACE : COLUMNS_MAX, PLAIN_TARGET, job->grad_scale, framed, NULL);
     else if (b.count > 0)
-        run_filled(&b, job, job->out ? COLUMNS_IN_PLACE : COLUMNS_MAX, DISTRIBUTION, job->grad_scale, framed);
+        run_filled(&b, job, job->out ? COLUMNS_IN_PLACE : COLUMNS_MAX, DISTRIBUTION, job->grad_scale, framed, NULL);
     for (size_t i = 0, line; job->out && i < count; i += line) {
         line = line_left(job, first + i, count - i);
         leave_line(job, first + i, line, tile + i * pitch, pitch);

@@ -1,6 +1,6 @@
 /*
- * The choice of kernel on processors that are not here: made-up CPUID and XCR0 answers, and what the dispatcher must make
- * of them.
+ * The choice of kernel on processors that are not here: made-up CPUID and XCR0 answers, and what the dispatcher must
+ * make of them.
  */
 #include "cpu.h"
 
@@ -8,10 +8,14 @@
 #include "xent/xent.h"
 
 #include "run.h"
+#include "select.h"
 
 #include <check.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 enum {
     FMA = 1 << 12,
@@ -61,6 +65,7 @@ static const struct machine {
 };
 
 static const struct machine *machine;
+static const char *vendor; /* its 12 letters */
 
 static void fake_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 {
@@ -68,8 +73,12 @@ static void fake_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
     ck_assert_msg(leaf <= machine->max_leaf, "%s: leaf %u asked past the last, %u", machine->description, leaf,
                   machine->max_leaf);
     ck_assert_uint_eq(subleaf, 0);
-    if (leaf == 0)
+    if (leaf == 0) {
         regs[0] = machine->max_leaf;
+        memcpy(&regs[1], vendor, 4);
+        memcpy(&regs[3], vendor + 4, 4);
+        memcpy(&regs[2], vendor + 8, 4);
+    }
     if (leaf == 1)
         regs[2] = machine->leaf1_ecx;
     if (leaf == 7)
@@ -98,6 +107,7 @@ START_TEST(made_up_machines)
 {
     const struct cpuid_source source = {fake_cpuid, fake_xgetbv};
     machine = &machines[_i];
+    vendor = "GenuineIntel";
     const uint32_t features = xent_x86_features(&source);
     size_t k = 0;
     while (x86_kernels[k].needs & ~features)
@@ -136,6 +146,67 @@ START_TEST(needs_are_nested)
 }
 END_TEST
 
+START_TEST(overlapping_cpus)
+{
+    const struct cpuid_source source = {fake_cpuid, fake_xgetbv};
+    machine = &machines[0];
+    vendor = "GenuineIntel";
+    ck_assert(xent_x86_overlaps(&source));
+    static const char *const others[] = {"AuthenticAMD", "HygonGenuine", "CentaurHauls", "GenuineIotel",
+                                         "Genuine?ntel", "GenuXXXXntel", "genuineintel"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; ++i) {
+        vendor = others[i];
+        ck_assert_msg(!xent_x86_overlaps(&source), "%s", vendor);
+    }
+}
+END_TEST
+
+/* What XENT_OVERLAP makes of outputs of no byte, one byte, a little less than 8 MB, and that. */
+static const struct {
+    const char *value;
+    bool by_cpu; /* or as follows */
+    enum xent_memory memory[4];
+} overlaps[] = {
+    {"0", false, {XENT_MEMORY_PLAIN, XENT_MEMORY_PLAIN, XENT_MEMORY_PLAIN, XENT_MEMORY_PLAIN}},
+    {"1", false, {XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM}},
+    {"2", false, {XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM}},
+    {NULL, true, {0}},
+    {"", true, {0}},
+    {"3", true, {0}},
+    {"/", true, {0}},
+    {"10", true, {0}},
+};
+
+static bool overlap_is_right(size_t i)
+{
+    static const size_t bytes[4] = {0, 1, (8u << 20) - 1, 8u << 20};
+    const enum xent_memory *expected = overlaps[i].by_cpu ? overlaps[xent_cpu_overlaps()].memory : overlaps[i].memory;
+    for (size_t k = 0; k < 4; ++k)
+        if (xent_choose_memory(bytes[k]) != expected[k])
+            return false;
+    /* Read once. */
+    setenv("XENT_OVERLAP", expected[0] == XENT_MEMORY_PLAIN ? "2" : "0", 1);
+    return xent_choose_memory(1) == expected[1];
+}
+
+/* Each in a process of its own, as the choice is made once in a process. */
+START_TEST(environment)
+{
+    const pid_t child = fork();
+    ck_assert(child >= 0);
+    if (child == 0) {
+        if (overlaps[_i].value)
+            setenv("XENT_OVERLAP", overlaps[_i].value, 1);
+        else
+            unsetenv("XENT_OVERLAP");
+        _exit(overlap_is_right((size_t)_i) ? 0 : 1);
+    }
+    int status;
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    ck_assert_msg(status == 0, "XENT_OVERLAP=%s", overlaps[_i].value ? overlaps[_i].value : "(unset)");
+}
+END_TEST
+
 START_TEST(feature_names)
 {
     for (uint32_t feature = 1; feature <= XENT_CPU_NEON; feature <<= 1)
@@ -149,6 +220,8 @@ int main(void)
     TCase *tests = tcase_create("dispatch");
     tcase_add_loop_test(tests, made_up_machines, 0, sizeof machines / sizeof *machines);
     tcase_add_test(tests, needs_are_nested);
+    tcase_add_test(tests, overlapping_cpus);
+    tcase_add_loop_test(tests, environment, 0, sizeof overlaps / sizeof *overlaps);
     tcase_add_test(tests, feature_names);
     return run_case("dispatch", tests);
 }

@@ -75,6 +75,10 @@ START_TEST(arithmetic_and_selection)
         want[i] = (expression);                                                                                        \
     all_same(operation, call, want)
         CHECK("vset", vset(bound), bound);
+        float streamed[VW] __attribute__((aligned(64)));
+        vstream(streamed, va);
+        vstream_end();
+        CHECK("vstream", vload(streamed), a[i]);
         CHECK("vsub", vsub(va, vb), a[i] - b[i]);
         CHECK("vmul", vmul(va, vb), a[i] * b[i]);
         CHECK("vfma", vfma(va, vb, vc), fmaf(a[i], b[i], c[i]));
