@@ -208,8 +208,7 @@ static void make_job(struct xent_job *job, const xent_problem *p, const struct a
         .dloss = p->dloss,
         .dloss_strides = arrays[DLOSS].strides,
     };
-    const bool elsewhere = p->grad && p->grad != p->logits && xent_job_is_contiguous(job);
-    job->memory = xent_choose_memory(elsewhere ? arrays[GRAD].bytes : 0);
+    job->memory = xent_choose_memory(p->grad && xent_job_is_contiguous(job) ? arrays[GRAD].bytes : 0);
     if (p->outer == 1 && xent_job_is_contiguous(job))
         job->inner = 1;
     const xent_strides *targets = &job->targets_strides;

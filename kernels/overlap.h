@@ -32,6 +32,13 @@ static ALWAYS_INLINE void fetch_ahead(const float *x, size_t count, struct dista
         prefetch_l2(x + ahead.l2 + i);
 }
 
+/* So many of count floats lie before the first whole cache line. */
+static ALWAYS_INLINE size_t to_line(const float *p, size_t count)
+{
+    const size_t head = (0 - (uintptr_t)p / sizeof *p) % LINE;
+    return head < count ? head : count;
+}
+
 /* What is left to do of the second pass over a row whose exponentials all lie in the window, for a multiplier that is
    plain (row_scale.h) and has its power of two in hi and lo. */
 struct second {
@@ -121,9 +128,8 @@ static NOINLINE void second_target(struct second *s)
 /* A second pass over so many classes of row x, which goes past the caches. */
 static NOINLINE void second_begin_stream(struct second *s, const float *x)
 {
-    const size_t to_line = (0 - (uintptr_t)s->out / sizeof *s->out) % LINE;
     s->x = x;
-    second_some(s, to_line < s->left ? to_line : s->left);
+    second_some(s, to_line(s->out, s->left));
     const size_t whole = s->left / LINE * LINE;
     if (!s->target || s->target < s->out || s->target >= s->out + whole)
         return;

@@ -73,22 +73,43 @@ static void scale_wide(const float *x, float *out, size_t count, struct frame fr
         store_left(out + j, scale_one_wide(load_left(x + j, count - j), frame, m), count - j);
 }
 
-/* The same for a row whose logits, but for masked ones, all lie in the window of its frame, and a plain multiplier. */
+static ALWAYS_INLINE vf again(vf x, struct frame frame, vf hi, vf lo)
+{
+    const vf z = measured(x, FAR_MASKED, vset(frame.ref)), in_window = unmask(z, FAR_MASKED, vset(frame.cut));
+    const vf t = exp_round(in_window);
+    const vf e = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, FAR_MASKED, vset(frame.cut));
+    return vfma(e, hi, vmul(e, lo));
+}
+
+/* The same past the caches, for a row whose logits, but for masked ones, all lie in the window of its frame, and a
+   plain multiplier. */
 static NOINLINE void scale_again(const float *x, float *out, size_t count, struct frame frame, float hi, float lo)
 {
-    const vf ref = vset(frame.ref), cut = vset(frame.cut);
-    for (size_t j = 0; j < count; j += VW) {
-        const vf z = measured(load_left(x + j, count - j), FAR_MASKED, ref), in_window = unmask(z, FAR_MASKED, cut);
-        const vf t = exp_round(in_window);
-        const vf e = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, FAR_MASKED, cut);
-        store_left(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), count - j);
-    }
+    const vf vhi = vset(hi), vlo = vset(lo);
+    size_t j = 0;
+    for (const size_t head = to_line(out, count); j < head; j += VW)
+        store_left(out + j, again(load_left(x + j, head - j), frame, vhi, vlo), head - j);
+    for (j = to_line(out, count); count - j >= LINE; j += LINE)
+        for (size_t i = j; i < j + LINE; i += VW)
+            vstream(out + i, again(vload(x + i), frame, vhi, vlo));
+    for (; j < count; j += VW)
+        store_left(out + j, again(load_left(x + j, count - j), frame, vhi, vlo), count - j);
 }
 
 static void fill(float *out, size_t count, float value)
 {
     for (size_t j = 0; j < count; j += VW)
         store_left(out + j, vset(value), count - j);
+}
+
+/* Past the caches. */
+static void fill_stream(float *out, size_t count, float value)
+{
+    const size_t head = to_line(out, count), lines = (count - head) / LINE * LINE;
+    fill(out, head, value);
+    for (size_t j = head; j < head + lines; j += VW)
+        vstream(out + j, vset(value));
+    fill(out + head + lines, count - head - lines, value);
 }
 
 /* Classes from begin to end of a row, times m: +0 before zeros, then what the first pass has kept in out, then the

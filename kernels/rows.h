@@ -35,7 +35,7 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 /* Whether gradients go past the caches, with exponentials formed a second time. */
 static ALWAYS_INLINE bool is_streamed(const struct xent_job *job, enum target target)
 {
-    return job->memory == XENT_MEMORY_STREAM &&
+    return job->memory == XENT_MEMORY_STREAM && job->out != job->logits &&
            (target == NO_TARGET || target == PLAIN_TARGET || target == SINGLE_TARGET);
 }
 
@@ -196,7 +196,9 @@ static void store_ignored(const struct xent_job *job, size_t row)
 
 static void ignore_row(const struct xent_job *job, size_t row)
 {
-    if (job->out)
+    if (job->memory == XENT_MEMORY_STREAM)
+        fill_stream(xent_job_out(job, row), job->classes, 0.0f);
+    else if (job->out)
         fill(xent_job_out(job, row), job->classes, 0.0f);
     store_ignored(job, row);
 }
