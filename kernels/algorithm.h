@@ -2,7 +2,7 @@
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
  * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, overlap.h what they do to keep memory
- * busy, soft.h what targets in more than one class add to them, columns.h and soft_columns.h the same for a vector's worth of short rows at a time, batch.h what
+ * busy, taking.h and soft.h what targets in more than one class add to them, columns.h and soft_columns.h the same for a vector's worth of short rows at a time, batch.h what
  * becomes of a batch's sums, short_rows.h batches by columns, rows.h the functions of a kernel, strided.h rows whose
  * classes are not neighbours.
  *
@@ -94,6 +94,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 
 /* In the order of need. */
 /* clang-format off */
+#include "kernels/taking.h"
 #include "kernels/overlap.h"
 #include "kernels/soft.h"
 #include "kernels/row_sum.h"

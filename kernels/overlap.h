@@ -39,12 +39,18 @@ static ALWAYS_INLINE size_t to_line(const float *p, size_t count)
     return head < count ? head : count;
 }
 
+/* What is done to exponentials in a second pass: nothing but to multiply them; the same, but they are formed again and
+   the products go past the caches; or what is taken off is in floats and of one kind (taking.h). */
+enum second_kind { SCALE, AGAIN, TAKE_EVEN, TAKE_WEIGHTED, TAKE_SHARES };
+
 /* What is left to do of the second pass over a row whose exponentials all lie in the window, for a multiplier that is
    plain (row_scale.h) and has its power of two in hi and lo. */
 struct second {
-    const float *x; /* NULL: the exponentials are in out; or logits, from which they are formed again: then out begins a
-                       cache line, and what is written goes past the caches */
-    float *out;
+    enum second_kind kind;
+    float *out;         /* the exponentials; but where they are formed again, it begins a cache line */
+    const float *along; /* logits to form them from, class weights, or probabilities */
+    float B;
+    struct taken shares;
     size_t left; /* classes */
     float hi, lo;
     float *target; /* where the target's gradient belongs, or NULL */
@@ -52,6 +58,20 @@ struct second {
     bool parted;  /* what goes past the caches is in two parts: left is what comes before the target's line */
     size_t after; /* classes after it */
 };
+
+/* e (hi + lo) for exponentials e in the window and a multiplier that keeps every product and correction normal. */
+static NOINLINE void scale_plain(float *out, size_t count, float hi, float lo)
+{
+    size_t j = 0;
+    for (; j + SW <= count; j += SW) {
+        const sf e = sload(out + j);
+        sstore(out + j, sfma(e, sset(hi), smul(e, sset(lo))));
+    }
+    for (; j < count; j += VW) {
+        const vf e = load_left(out + j, count - j);
+        store_left(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), count - j);
+    }
+}
 
 /* The gradient again from a logit. */
 static ALWAYS_INLINE vf second_again(vf x, vf hi, vf lo)
@@ -77,59 +97,64 @@ static ALWAYS_INLINE void second_stream(const float *x, float *out, int classes,
         vstream(out + i, second_again(vload(x + i), vset(hi), vset(lo)));
 }
 
-/* So many classes at once, the target's among them if it is there. */
-static ALWAYS_INLINE void second_some(struct second *s, size_t classes)
+/* The step of a second pass of some kind. */
+static ALWAYS_INLINE void second_step(float *out, const float *along, enum second_kind kind, float hi, float lo,
+                                      float B, const struct taken *shares)
 {
-    const vf hi = vset(s->hi), lo = vset(s->lo);
-    for (size_t j = 0; j < classes; j += VW) {
-        const size_t left = classes - j;
-        if (s->x) {
-            store_left(s->out + j, second_again(load_left(s->x + j, left), hi, lo), left);
-        } else {
-            const vf e = load_left(s->out + j, left);
-            store_left(s->out + j, vfma(e, hi, vmul(e, lo)), left);
-        }
-    }
-    s->x = s->x ? s->x + classes : NULL;
+    if (kind == SCALE)
+        second_scale(out, hi, lo);
+    else if (kind == AGAIN)
+        second_stream(along, out, STEP, hi, lo);
+    else
+        take_inline(out, STEP, true, hi, lo, B, kind == TAKE_WEIGHTED ? along : NULL,
+                    kind == TAKE_SHARES ? along : NULL, shares);
+}
+
+static ALWAYS_INLINE void second_advance(struct second *s, size_t classes)
+{
     s->out += classes;
+    s->along = s->along ? s->along + classes : NULL;
     s->left -= classes;
 }
 
-/* The line of a target that goes past the caches with its neighbours: to store it afterwards would bring the line
-   back. */
-static void second_target_line(struct second *s)
+/* So many classes, less than a line, that are formed again and do not fill one. */
+static ALWAYS_INLINE void second_part_of_line(struct second *s, size_t classes)
 {
-    float line[LINE] __attribute__((aligned(64)));
-    for (int i = 0; i < LINE; i += VW)
-        vstore(line + i, second_again(vload(s->x + i), vset(s->hi), vset(s->lo)));
-    line[s->target - s->out] = s->target_gradient;
-    for (int i = 0; i < LINE; i += VW)
-        vstream(s->out + i, vload(line + i));
-    s->x += LINE;
-    s->out += LINE;
-    s->target = NULL;
+    for (size_t j = 0; j < classes; j += VW)
+        store_left(s->out + j, second_again(load_left(s->along + j, classes - j), vset(s->hi), vset(s->lo)),
+                   classes - j);
+    second_advance(s, classes);
 }
 
 static ALWAYS_INLINE void second_lines(struct second *s)
 {
-    for (; s->left >= LINE; s->left -= LINE, s->x += LINE, s->out += LINE)
-        second_stream(s->x, s->out, LINE, s->hi, s->lo);
+    for (; s->left >= LINE; second_advance(s, LINE))
+        second_stream(s->along, s->out, LINE, s->hi, s->lo);
 }
 
-/* The last lines before the target's, and that; then what is left is the rest. */
+/* The last lines before the target's, and that with its gradient in it: to store it afterwards would bring the line
+   back. Then what is left is the rest. */
 static NOINLINE void second_target(struct second *s)
 {
+    float line[LINE] __attribute__((aligned(64)));
     second_lines(s);
-    second_target_line(s);
+    for (int i = 0; i < LINE; i += VW)
+        vstore(line + i, second_again(vload(s->along + i), vset(s->hi), vset(s->lo)));
+    line[s->target - s->out] = s->target_gradient;
+    for (int i = 0; i < LINE; i += VW)
+        vstream(s->out + i, vload(line + i));
+    s->left = LINE;
+    second_advance(s, LINE);
     s->left = s->after;
+    s->target = NULL;
     s->parted = false;
 }
 
-/* A second pass over so many classes of row x, which goes past the caches. */
-static NOINLINE void second_begin_stream(struct second *s, const float *x)
+/* A second pass that goes past the caches begins with what lies before the first whole line, and is in two parts, with
+   the target's line between them, if that is a whole one. */
+static NOINLINE void second_begin_again(struct second *s)
 {
-    s->x = x;
-    second_some(s, to_line(s->out, s->left));
+    second_part_of_line(s, to_line(s->out, s->left));
     const size_t whole = s->left / LINE * LINE;
     if (!s->target || s->target < s->out || s->target >= s->out + whole)
         return;
@@ -146,11 +171,16 @@ static ALWAYS_INLINE void second_end(struct second *s)
 {
     if (s->parted)
         second_target(s);
-    if (s->x)
+    if (s->kind == AGAIN) {
         second_lines(s);
-    for (; s->left >= STEP; s->left -= STEP, s->out += STEP)
-        second_scale(s->out, s->hi, s->lo);
-    second_some(s, s->left);
+        second_part_of_line(s, s->left);
+    } else if (s->kind == SCALE) {
+        scale_plain(s->out, s->left, s->hi, s->lo);
+    } else if (s->kind == TAKE_SHARES) {
+        take_shares(s->out, s->left, true, s->hi, s->lo, s->along, &s->shares);
+    } else {
+        take_even(s->out, s->left, true, s->hi, s->lo, s->B, s->along);
+    }
     if (s->target)
         *s->target = s->target_gradient;
 }

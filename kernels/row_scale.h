@@ -2,20 +2,6 @@
 #ifndef XENT_KERNELS_ROW_SCALE_H
 #define XENT_KERNELS_ROW_SCALE_H
 
-/* e (hi + lo) for exponentials e in the window and a multiplier that keeps every product and correction normal. */
-static NOINLINE void scale_plain(float *out, size_t count, float hi, float lo)
-{
-    size_t j = 0;
-    for (; j + SW <= count; j += SW) {
-        const sf e = sload(out + j);
-        sstore(out + j, sfma(e, sset(hi), smul(e, sset(lo))));
-    }
-    for (; j < count; j += VW) {
-        const vf e = load_left(out + j, count - j);
-        store_left(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), count - j);
-    }
-}
-
 /* q (hi + lo) 2^-64: the general form, for q 2^64 too large so that everything but the result is normal. What would be
    subnormal is rounded to a whole number of 2^-149 by an addition, which is faster than subnormal arithmetic on many
    processors, and which no control bit flushes to zero. */
@@ -151,56 +137,6 @@ struct taking {
     const float *q; /* NULL: none of it */
     struct taken shares;
 };
-
-/* One of B, B w_j and N q_j taken off e (hi + lo), or off e if that is a gradient already. */
-static ALWAYS_INLINE void take_inline(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w,
-                                      const float *q, const struct taken *shares)
-{
-    const float N_hi = q ? shares->hi : 0, N_lo = q ? shares->lo : 0;
-    size_t j = 0;
-    for (; j + 2 * SW <= count; j += 2 * SW) {
-        for (size_t i = j; i < j + 2 * SW; i += SW) {
-            sf g = sload(out + i);
-            g = scale ? sfma(g, sset(hi), smul(g, sset(lo))) : g;
-            if (q)
-                g = sfma(sload(q + i), sset(-N_lo), sfma(sload(q + i), sset(-N_hi), g));
-            else
-                g = sfma(w ? smul(sload(w + i), sset(B)) : sset(B), sset(-1.0f), g);
-            sstore(out + i, g);
-        }
-    }
-    for (; j < count; j += VW) {
-        const size_t left = count - j;
-        vf g = load_left(out + j, left);
-        g = scale ? vfma(g, vset(hi), vmul(g, vset(lo))) : g;
-        if (q)
-            g = vfnma(load_left(q + j, left), vset(N_lo), vfnma(load_left(q + j, left), vset(N_hi), g));
-        else
-            g = vsub(g, w ? vmul(load_left(w + j, left), vset(B)) : vset(B));
-        store_left(out + j, g, left);
-    }
-}
-
-static NOINLINE void take_even(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w)
-{
-    if (scale && w)
-        take_inline(out, count, true, hi, lo, B, w, NULL, NULL);
-    else if (scale)
-        take_inline(out, count, true, hi, lo, B, NULL, NULL, NULL);
-    else if (w)
-        take_inline(out, count, false, hi, lo, B, w, NULL, NULL);
-    else
-        take_inline(out, count, false, hi, lo, B, NULL, NULL, NULL);
-}
-
-static NOINLINE void take_shares(float *out, size_t count, bool scale, float hi, float lo, const float *q,
-                                 const struct taken *shares)
-{
-    if (scale)
-        take_inline(out, count, true, hi, lo, 0, NULL, q, shares);
-    else
-        take_inline(out, count, false, hi, lo, 0, NULL, q, shares);
-}
 
 /* N q_j w_j in double. */
 static NOINLINE void take_shares_general(float *out, size_t count, const float *w, const float *q, double N)

@@ -15,6 +15,7 @@ struct pass {
     struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
     bool overlap;           /* whether lines are to be fetched ahead by instructions */
     struct second *second;  /* NULL, or the second pass over another row, to be taken beside */
+    enum second_kind kind;  /* its kind, in code that is for one kind only */
 };
 
 /* Adds the exponentials of whole steps of classes, from begin (a multiple of 32) to end, to their lanes. Stops before
@@ -30,9 +31,11 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
     vf even_r[SLICE_VECTORS];
     for (int v = 0; v < SLICE_VECTORS; ++v)
         even_r[v] = pass.even ? pass.even->r[v] : vset(0.0f);
-    const float *again = pass.second ? pass.second->x : NULL;
-    float *out = pass.second ? pass.second->out : NULL;
-    const float hi = pass.second ? pass.second->hi : 0, lo = pass.second ? pass.second->lo : 0;
+    const struct second *other = pass.second;
+    float *out = other ? other->out : NULL;
+    const float *along = other ? other->along : NULL;
+    const float hi = other ? other->hi : 0, lo = other ? other->lo : 0, B = other ? other->B : 0;
+    const struct taken shares = other ? other->shares : (struct taken){0};
     size_t j = begin;
     for (; j != end; j += STEP) {
         const float *x = pass.x + j;
@@ -67,21 +70,15 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
                 if (pass.keep)
                     vstore(pass.keep + j + (v + i) * VW, e[i]);
         }
-        if (pass.second && pass.keep)
-            second_scale(out, hi, lo);
-        else if (pass.second)
-            second_stream(again, out, STEP, hi, lo);
-        if (pass.second) {
-            again += STEP;
+        if (other) {
+            second_step(out, along, pass.kind, hi, lo, B, &shares);
             out += STEP;
+            along += along ? STEP : 0;
         }
     }
     memcpy(lanes, sum, sizeof sum);
-    if (pass.second) {
-        pass.second->x = pass.keep ? NULL : again;
-        pass.second->out = out;
-        pass.second->left -= j - begin;
-    }
+    if (other)
+        second_advance(pass.second, j - begin);
     if (pass.even) {
         pass.even->n = viadd(pass.even->n, even_n);
         pass.even->vectors += (uint32_t)((j - begin) / VW);
@@ -119,20 +116,6 @@ static NOINLINE size_t sum_steps_ahead(const float *x, float *keep, size_t begin
     return sum_steps_inline((struct pass){.x = x, .keep = keep}, begin, end, lanes, overlapping, WINDOW, near_frame);
 }
 
-/* The same beside a second pass over another row, of which there is as much. */
-static NOINLINE size_t sum_steps_beside(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
-                                        struct second *second)
-{
-    if (!keep)
-        return sum_steps_inline((struct pass){.x = x, .second = second}, begin, end, lanes, overlapping, WINDOW,
-                                near_frame);
-    if (keep == x)
-        return sum_steps_inline((struct pass){.x = keep, .keep = keep, .second = second}, begin, end, lanes,
-                                overlapping, WINDOW, near_frame);
-    return sum_steps_inline((struct pass){.x = x, .keep = keep, .second = second}, begin, end, lanes, overlapping,
-                            WINDOW, near_frame);
-}
-
 /* With the sum of the logits. */
 static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
                                       struct logit_sum *even, bool overlap)
@@ -149,16 +132,60 @@ static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin,
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
-static const struct distance slice_fetch = {SLICE, 0};
+static const struct distance slice_fetch = {SLICE, 0}, slice_overlapping = {SLICE, SLICE + 256};
 
 static NOINLINE size_t sum_steps_slice(const float *x, float *keep, const float *beside, size_t begin, size_t end,
-                                       vd *lanes)
+                                       vd *lanes, bool overlap)
 {
+    const struct distance ahead = overlap ? slice_overlapping : slice_fetch;
     if (!keep)
-        return sum_steps_inline((struct pass){.x = x, .beside = beside}, begin, end, lanes, slice_fetch, WINDOW,
-                                near_frame);
-    return sum_steps_inline((struct pass){.x = x, .keep = keep, .beside = beside}, begin, end, lanes, slice_fetch,
-                            WINDOW, near_frame);
+        return sum_steps_inline((struct pass){.x = x, .beside = beside}, begin, end, lanes, ahead, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .beside = beside}, begin, end, lanes, ahead, WINDOW,
+                            near_frame);
+}
+
+/* Each of these beside a second pass of its kind over another row, of which there is as much. */
+static NOINLINE size_t sum_steps_beside(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
+                                        struct second *second)
+{
+    if (second->kind == AGAIN)
+        return sum_steps_inline((struct pass){.x = x, .second = second, .kind = AGAIN}, begin, end, lanes, overlapping,
+                                WINDOW, near_frame);
+    if (keep == x)
+        return sum_steps_inline((struct pass){.x = keep, .keep = keep, .second = second, .kind = SCALE}, begin, end,
+                                lanes, overlapping, WINDOW, near_frame);
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .second = second, .kind = SCALE}, begin, end, lanes,
+                            overlapping, WINDOW, near_frame);
+}
+
+static NOINLINE size_t sum_steps_even_beside(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
+                                             struct logit_sum *even, struct second *second)
+{
+    return sum_steps_inline((struct pass){.x = x, .keep = keep, .even = even, .second = second, .kind = TAKE_EVEN},
+                            begin, end, lanes, overlapping, WINDOW, near_frame);
+}
+
+static NOINLINE size_t sum_steps_slice_beside(const float *x, float *keep, const float *beside, size_t begin,
+                                              size_t end, vd *lanes, struct second *second)
+{
+    if (second->kind == TAKE_WEIGHTED)
+        return sum_steps_inline(
+            (struct pass){.x = x, .keep = keep, .beside = beside, .second = second, .kind = TAKE_WEIGHTED}, begin, end,
+            lanes, slice_overlapping, WINDOW, near_frame);
+    return sum_steps_inline(
+        (struct pass){.x = x, .keep = keep, .beside = beside, .second = second, .kind = TAKE_SHARES}, begin, end, lanes,
+        slice_overlapping, WINDOW, near_frame);
+}
+
+/* Whether a second pass is one of those. Batches of one call may be of different kinds. */
+static ALWAYS_INLINE bool goes_beside(struct pass pass)
+{
+    const enum second_kind kind = pass.second->kind;
+    if (pass.even)
+        return kind == TAKE_EVEN;
+    if (pass.dot)
+        return kind == TAKE_WEIGHTED || kind == TAKE_SHARES;
+    return kind == (pass.keep ? SCALE : AGAIN);
 }
 
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
@@ -169,14 +196,13 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     if (mode != WINDOW)
         return sum_steps_inline((struct pass){.x = pass.x, .keep = pass.keep}, begin, end, lanes,
                                 pass.overlap ? overlapping : no_fetch, mode, frame);
-    if (pass.even)
-        return sum_steps_even(pass.x, pass.keep, begin, end, lanes, pass.even, pass.overlap);
-    if (pass.dot)
-        return sum_steps_slice(pass.x, pass.keep, pass.dot->q ? pass.dot->q : pass.dot->w, begin, end, lanes);
+    const float *beside = !pass.dot ? NULL : pass.dot->q ? pass.dot->q : pass.dot->w;
     size_t j = begin;
-    while (pass.second && pass.second->left >= STEP && j < end) {
-        const size_t beside = pass.second->left / STEP * STEP, stop = end - j < beside ? end : j + beside;
-        j = sum_steps_beside(pass.x, pass.keep, j, stop, lanes, pass.second);
+    while (pass.second && goes_beside(pass) && pass.second->left >= STEP && j < end) {
+        const size_t most = pass.second->left / STEP * STEP, stop = end - j < most ? end : j + most;
+        j = pass.even  ? sum_steps_even_beside(pass.x, pass.keep, j, stop, lanes, pass.even, pass.second)
+            : pass.dot ? sum_steps_slice_beside(pass.x, pass.keep, beside, j, stop, lanes, pass.second)
+                       : sum_steps_beside(pass.x, pass.keep, j, stop, lanes, pass.second);
         if (j < stop)
             return j;
         if (pass.second->left < STEP && pass.second->parted)
@@ -184,12 +210,16 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     }
     if (j == end)
         return end;
+    if (pass.even)
+        return sum_steps_even(pass.x, pass.keep, j, end, lanes, pass.even, pass.overlap);
+    if (pass.dot)
+        return sum_steps_slice(pass.x, pass.keep, beside, j, end, lanes, pass.overlap);
     if (pass.overlap)
         return sum_steps_ahead(pass.x, pass.keep, j, end, lanes);
     if (!pass.keep)
-        return sum_steps_forward(pass.x, begin, end, lanes);
-    return pass.keep == pass.x ? sum_steps_in_place(pass.keep, begin, end, lanes)
-                               : sum_steps_apart(pass.x, pass.keep, begin, end, lanes);
+        return sum_steps_forward(pass.x, j, end, lanes);
+    return pass.keep == pass.x ? sum_steps_in_place(pass.keep, j, end, lanes)
+                               : sum_steps_apart(pass.x, pass.keep, j, end, lanes);
 }
 
 /* The same for one group at class j, of which only the first count classes exist. Returns whether all logits fit the

@@ -83,14 +83,14 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
         add_probabilities(b, i, job, dot.y, (double)dot.x_y, dot.Q.sum, dot.P.sum);
 }
 
-static NOINLINE void sum_smoothed(struct batch *b, size_t i, const struct xent_job *job)
+static NOINLINE void sum_smoothed(struct batch *b, size_t i, const struct xent_job *job, struct second *second)
 {
-    sum_one(b, i, job, SMOOTHED_TARGET, NULL);
+    sum_one(b, i, job, SMOOTHED_TARGET, second);
 }
 
-static NOINLINE void sum_distribution(struct batch *b, size_t i, const struct xent_job *job)
+static NOINLINE void sum_distribution(struct batch *b, size_t i, const struct xent_job *job, struct second *second)
 {
-    sum_one(b, i, job, DISTRIBUTION, NULL);
+    sum_one(b, i, job, DISTRIBUTION, second);
 }
 
 /* The gradient of row i of a batch but for the labels' entries. */
@@ -120,19 +120,47 @@ static ALWAYS_INLINE void end_behind(struct behind *behind, size_t first)
     behind->count = 0;
 }
 
-/* Leaves the second pass over row i of a batch for later, if it is of the kind that can be left. */
-static ALWAYS_INLINE bool put_behind(struct behind *behind, const struct batch *b, size_t i, bool streamed)
+/* What the second pass over row i of a batch is, if it is of the kind that can be left for later. */
+static ALWAYS_INLINE bool find_second(struct second *second, const struct batch *b, size_t i,
+                                      const struct xent_job *job, enum target target)
 {
-    const bool ready = streamed ? b->in_window[i] : b->zeros[i] == 0 && b->kept[i] == b->classes;
-    if (!ready || !is_plain(b->exponent[i]))
+    second->kind = is_streamed(job, target) ? AGAIN : SCALE;
+    second->along = second->kind == AGAIN ? b->x[i] : NULL;
+    if (target == SMOOTHED_TARGET) {
+        second->kind = job->class_weights ? TAKE_WEIGHTED : TAKE_EVEN;
+        second->along = job->class_weights;
+        second->B = f64_to_f32(b->scale[i] * b->even[i]);
+    }
+    if (target == DISTRIBUTION) {
+        second->kind = TAKE_SHARES;
+        second->along = b->q[i];
+        if (!b->q[i] || b->t[i].even != 0 || !b->bounded[i] || !(b->v[i] >= 0))
+            return false;
+        second->shares = distribution_taken(job, b->row[i]);
+        if (!second->shares.usual)
+            return false;
+    }
+    return is_plain(b->exponent[i]) &&
+           (second->kind == AGAIN ? b->in_window[i] : b->zeros[i] == 0 && b->kept[i] == b->classes);
+}
+
+static ALWAYS_INLINE bool put_behind(struct behind *behind, const struct batch *b, size_t i, const struct xent_job *job,
+                                     enum target target)
+{
+    struct second *second = &behind->second[behind->count];
+    if (!find_second(second, b, i, job, target))
         return false;
-    const float unit = f32_pow2(b->exponent[i]), hi = b->hi[i] * unit, lo = b->lo[i] * unit;
-    struct second *second = &behind->second[behind->count++];
-    *second = (struct second){.out = b->out[i], .left = b->classes, .hi = hi, .lo = lo};
+    const float unit = f32_pow2(b->exponent[i]);
+    second->hi = b->hi[i] * unit;
+    second->lo = b->lo[i] * unit;
+    second->out = b->out[i];
+    second->left = b->classes;
     second->target = b->y[i] < 0 ? NULL : b->out[i] + b->y[i];
     second->target_gradient = b->target_gradient[i];
-    if (streamed)
-        second_begin_stream(second, b->x[i]);
+    second->parted = false;
+    if (second->kind == AGAIN)
+        second_begin_again(second);
+    ++behind->count;
     return true;
 }
 
@@ -153,16 +181,16 @@ static ALWAYS_INLINE void scale_one(const struct batch *b, size_t i, bool stream
 static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, enum target target, double grad_scale,
                                     struct behind *behind)
 {
-    const bool streamed = is_streamed(job, target);
     for (size_t i = 0; i < b->count; ++i) {
+        struct second *second = behind && i < behind->count ? &behind->second[i] : NULL;
         if (target == SMOOTHED_TARGET)
-            sum_smoothed(b, i, job);
+            sum_smoothed(b, i, job, second);
         else if (target == DISTRIBUTION)
-            sum_distribution(b, i, job);
+            sum_distribution(b, i, job, second);
         else
-            sum_one(b, i, job, target, behind && i < behind->count ? &behind->second[i] : NULL);
-        if (behind && i < behind->count)
-            second_end(&behind->second[i]);
+            sum_one(b, i, job, target, second);
+        if (second)
+            second_end(second);
     }
     if (behind)
         end_behind(behind, b->count);
@@ -173,12 +201,14 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i])
             continue;
+        if (behind && job->memory != XENT_MEMORY_PLAIN && put_behind(behind, b, i, job, target))
+            continue;
         if (target == SMOOTHED_TARGET)
             scale_smoothed(b, i, job);
         else if (target == DISTRIBUTION)
             scale_distribution(b, i, job);
-        else if (!behind || job->memory == XENT_MEMORY_PLAIN || !put_behind(behind, b, i, streamed))
-            scale_one(b, i, streamed);
+        else
+            scale_one(b, i, is_streamed(job, target));
     }
     if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
         subtract_labels(b, job);

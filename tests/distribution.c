@@ -361,6 +361,53 @@ START_TEST(multipliers_of_any_size)
 }
 END_TEST
 
+/* Row weights of which stretches are negative, so that kernels take some batches of a call in one way and some in
+   another: each row must have the bits it has alone. */
+START_TEST(kinds_of_rows)
+{
+    enum { ROWS = 128, MOST = 700, STRETCHES = 4 };
+    static float x[ROWS * MOST], grad[ROWS * MOST], weights[MOST], row_weights[ROWS], alone[MOST];
+    static int32_t targets[ROWS];
+    struct rng rng = rng_stream(62);
+    for (int round = 0; round < 12; round++) {
+        const size_t classes = (size_t[]){97, 160, 513, MOST}[round % 4];
+        for (size_t i = 0; i < ROWS * classes; i++)
+            x[i] = 3 * rng_normal(&rng);
+        for (size_t j = 0; j < classes; j++)
+            weights[j] = (float)rng_uniform(&rng, 0.5, 1.5);
+        for (size_t i = 0; i < ROWS; i++) {
+            targets[i] = (int32_t)rng_below(&rng, classes);
+            row_weights[i] = i * STRETCHES / ROWS % 2 == (size_t)round % 2 ? 1.5f : -0.75f;
+        }
+        for (const char *const *isa = xent_isas(); *isa; isa++) {
+            use_kernel(*isa);
+            name_case("%s, round %d, %zu classes", *isa, round, classes);
+            xent_problem p = XENT_PROBLEM_INIT;
+            p.reduction = XENT_SUM;
+            p.classes = classes;
+            p.label_smoothing = round / 4 == 1 ? 0.1 : 0;
+            p.class_weights = round / 4 == 2 ? weights : NULL;
+            p.outer = ROWS;
+            p.logits = x;
+            p.grad = grad;
+            p.targets = targets;
+            p.row_weights = row_weights;
+            expect_status("all rows", xent_cross_entropy(&p), XENT_OK);
+            p.outer = 1;
+            p.grad = alone;
+            for (size_t i = 0; i < ROWS; i++) {
+                p.logits = x + i * classes;
+                p.targets = &targets[i];
+                p.row_weights = &row_weights[i];
+                expect_status("one row", xent_cross_entropy(&p), XENT_OK);
+                for (size_t j = 0; j < classes; j++)
+                    expect_bits("gradient", grad[i * classes + j], alone[j]);
+            }
+        }
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("distribution");
@@ -369,5 +416,6 @@ int main(void)
     tcase_add_test(add_case(suite, "nothing special"), nothing_special);
     tcase_add_test(add_case(suite, "corners"), corners);
     tcase_add_test(add_case(suite, "multipliers"), multipliers_of_any_size);
+    tcase_add_test(add_case(suite, "kinds of rows"), kinds_of_rows);
     return run_suite(suite);
 }
