@@ -5,6 +5,8 @@
 #include "xent/xent.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -71,7 +73,7 @@ const struct xent_kernel *xent_active_kernel(void)
 /* An output of that size does not stay in a cache until it is used. */
 static const size_t stream_bytes = 8u << 20;
 
-enum xent_memory xent_choose_memory(size_t output_bytes)
+enum xent_memory xent_choose_memory(const void *output, size_t bytes)
 {
     enum { UNKNOWN, NEVER, USUAL, EVEN_SMALL }; /* EVEN_SMALL: for tests */
     static _Atomic(int) setting;
@@ -84,7 +86,10 @@ enum xent_memory xent_choose_memory(size_t output_bytes)
     }
     if (known == NEVER)
         return XENT_MEMORY_PLAIN;
-    return output_bytes >= (known == USUAL ? stream_bytes : 1) ? XENT_MEMORY_STREAM : XENT_MEMORY_OVERLAP;
+    /* An address that no float should have would be one fault more. */
+    const bool streams =
+        output && (uintptr_t)output % sizeof(float) == 0 && (known == EVEN_SMALL || bytes >= stream_bytes);
+    return streams ? XENT_MEMORY_STREAM : XENT_MEMORY_OVERLAP;
 }
 
 const char *xent_isa(void)

@@ -7,8 +7,8 @@
 /* One atomic load, but for the first call of the process. */
 const struct xent_kernel *xent_active_kernel(void);
 
-/* How a call is to move its data, whose gradients or probabilities have so many bytes; 0: not past the caches. The same
-   cost. */
-enum xent_memory xent_choose_memory(size_t output_bytes);
+/* How a call is to move its data, whose gradients or probabilities have so many bytes, if they may go past the caches
+   (else NULL). The same cost. */
+enum xent_memory xent_choose_memory(const void *output, size_t bytes);
 
 #endif

@@ -373,7 +373,8 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = xent_job_logits(job, i);
         float *out = xent_job_out(job, i);
         const size_t y = row_argmax(x, job->classes);
-        const struct summed sums = sum_row((struct pass){.x = x, .skip = y}, job->classes);
+        const bool overlap = job->memory != XENT_MEMORY_PLAIN;
+        const struct summed sums = sum_row((struct pass){.x = x, .skip = y, .overlap = overlap}, job->classes);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;

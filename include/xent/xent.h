@@ -408,6 +408,11 @@ XENT_API const char *xent_isa(void);
  * Use the named kernel for all later calls of the process. Without this call the first use picks the fastest one that
  * this CPU can run; the environment variable XENT_ISA, read once at that moment, can only lower that choice (an
  * unknown or unavailable name there has no effect).
+ *
+ * Another variable, XENT_OVERLAP, read once by the first call, changes no result but how data moves: 0 leaves it to the
+ * CPU's prefetchers and caches; 1 fetches ahead, takes the second pass over a row beside the first one over the next, and
+ * writes gradients and probabilities of 8 MB and more, where they are not in place, past the caches; 2 does the latter
+ * with any size, which is for tests. Without it Intel's CPUs do as with 1 and all others as with 0.
  */
 XENT_API xent_status xent_select(const char *isa);
 

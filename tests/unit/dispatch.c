@@ -161,7 +161,7 @@ START_TEST(overlapping_cpus)
 }
 END_TEST
 
-/* What XENT_OVERLAP makes of outputs of no byte, one byte, a little less than 8 MB, and that. */
+/* What XENT_OVERLAP makes of a call without output, of outputs of one byte, a little less than 8 MB, and that. */
 static const struct {
     const char *value;
     bool by_cpu; /* or as follows */
@@ -179,14 +179,18 @@ static const struct {
 
 static bool overlap_is_right(size_t i)
 {
-    static const size_t bytes[4] = {0, 1, (8u << 20) - 1, 8u << 20};
+    static const size_t bytes[4] = {8u << 20, 1, (8u << 20) - 1, 8u << 20};
+    static const float output[2];
     const enum xent_memory *expected = overlaps[i].by_cpu ? overlaps[xent_cpu_overlaps()].memory : overlaps[i].memory;
     for (size_t k = 0; k < 4; ++k)
-        if (xent_choose_memory(bytes[k]) != expected[k])
+        if (xent_choose_memory(k == 0 ? NULL : output, bytes[k]) != expected[k])
             return false;
+    /* Not an address of a float. */
+    if (xent_choose_memory((const char *)output + 1, 8u << 20) != expected[0])
+        return false;
     /* Read once. */
     setenv("XENT_OVERLAP", expected[0] == XENT_MEMORY_PLAIN ? "2" : "0", 1);
-    return xent_choose_memory(1) == expected[1];
+    return xent_choose_memory(output, 1) == expected[1];
 }
 
 /* Each in a process of its own, as the choice is made once in a process. */
