@@ -21,6 +21,9 @@ struct distance {
 
 static const struct distance no_fetch = {0, 0}, overlapping = {AHEAD_L1, AHEAD_L2};
 
+/* The lines that ordinary stores will write to, along with overlapping. */
+static const struct distance writing = {256, 0};
+
 /* Elsewhere: 4 % in place on Zen 4; a forward loses 3 to 7 %, with the output elsewhere 15 %. */
 static const struct distance in_place_fetch = {1024, 0};
 

@@ -40,6 +40,8 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
     for (; j != end; j += STEP) {
         const float *x = pass.x + j;
         fetch_ahead(x, STEP, ahead);
+        if (ahead.l2 && pass.keep && pass.keep != pass.x)
+            fetch_ahead(pass.keep + j, STEP, writing);
         if (pass.beside)
             fetch_ahead(pass.beside + j, STEP, ahead);
         vf t[STEP / VW];
