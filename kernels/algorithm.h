@@ -20,6 +20,7 @@
  *   vf  vload(p), vstore(p, v)        VW floats, any alignment
  *   vf  vload_first(p, count)         lanes i < count from p, the others 0; reads nothing else
  *   void vstore_first(p, v, count)    lanes i < count; writes nothing else
+ *   void prefetch(p), prefetch_l2(p)  the line of p into the first-level cache, into the second
  *   void vstream(p, v)                VW floats, p a multiple of their size; past the caches, if the ISA can
  *   void vstream_end()                what was so written comes before all that is written later
  *   vf  vsub, vmul (a, b)             rounded to nearest

@@ -76,12 +76,18 @@ static NOINLINE void scale_plain(float *out, size_t count, float hi, float lo)
     }
 }
 
-/* The gradient again from a logit. */
+/* Gradients once more from logits that fit a mode. */
+static ALWAYS_INLINE vf gradient_again(vf x, enum mode mode, struct frame frame, vf hi, vf lo)
+{
+    const vf z = measured(x, mode, vset(frame.ref)), in_window = unmask(z, mode, vset(frame.cut));
+    const vf t = exp_round(in_window);
+    const vf e = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, mode, vset(frame.cut));
+    return vfma(e, hi, vmul(e, lo));
+}
+
 static ALWAYS_INLINE vf second_again(vf x, vf hi, vf lo)
 {
-    const vf t = exp_round(x);
-    const vf e = exp_polynomial(vtable(table, t), exp_reduce(x, t));
-    return vfma(e, hi, vmul(e, lo));
+    return gradient_again(x, WINDOW, near_frame, hi, lo);
 }
 
 /* One step. */

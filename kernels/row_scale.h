@@ -59,14 +59,6 @@ static void scale_wide(const float *x, float *out, size_t count, struct frame fr
         store_left(out + j, scale_one_wide(load_left(x + j, count - j), frame, m), count - j);
 }
 
-static ALWAYS_INLINE vf again(vf x, struct frame frame, vf hi, vf lo)
-{
-    const vf z = measured(x, FAR_MASKED, vset(frame.ref)), in_window = unmask(z, FAR_MASKED, vset(frame.cut));
-    const vf t = exp_round(in_window);
-    const vf e = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, FAR_MASKED, vset(frame.cut));
-    return vfma(e, hi, vmul(e, lo));
-}
-
 /* The same past the caches, for a row whose logits, but for masked ones, all lie in the window of its frame, and a
    plain multiplier. */
 static NOINLINE void scale_again(const float *x, float *out, size_t count, struct frame frame, float hi, float lo)
@@ -74,12 +66,12 @@ static NOINLINE void scale_again(const float *x, float *out, size_t count, struc
     const vf vhi = vset(hi), vlo = vset(lo);
     size_t j = 0;
     for (const size_t head = to_line(out, count); j < head; j += VW)
-        store_left(out + j, again(load_left(x + j, head - j), frame, vhi, vlo), head - j);
+        store_left(out + j, gradient_again(load_left(x + j, head - j), FAR_MASKED, frame, vhi, vlo), head - j);
     for (j = to_line(out, count); count - j >= LINE; j += LINE)
         for (size_t i = j; i < j + LINE; i += VW)
-            vstream(out + i, again(vload(x + i), frame, vhi, vlo));
+            vstream(out + i, gradient_again(vload(x + i), FAR_MASKED, frame, vhi, vlo));
     for (; j < count; j += VW)
-        store_left(out + j, again(load_left(x + j, count - j), frame, vhi, vlo), count - j);
+        store_left(out + j, gradient_again(load_left(x + j, count - j), FAR_MASKED, frame, vhi, vlo), count - j);
 }
 
 static void fill(float *out, size_t count, float value)

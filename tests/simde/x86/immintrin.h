@@ -99,6 +99,14 @@ SHIM simde__m512 shim_mm512_maskz_loadu_ps(simde__mmask16 mask, const float *p)
     VALUE_OF(simde__m512, r);
 }
 
+/* Faults where the instruction does. */
+SHIM void shim_mm512_stream_ps(float *p, simde__m512 v)
+{
+    if ((uintptr_t)p % sizeof v != 0)
+        __builtin_trap();
+    memcpy(p, &v, sizeof v);
+}
+
 SHIM void shim_mm512_mask_storeu_ps(float *p, simde__mmask16 mask, simde__m512 v)
 {
     LANES_OF(shim_f16, r, v);
@@ -213,6 +221,7 @@ SHIM simde__m256 shim_mm256_max_ps(simde__m256 a, simde__m256 b)
 #undef _mm256_fnmadd_ps
 #undef _mm512_maskz_loadu_ps
 #undef _mm512_mask_storeu_ps
+#undef _mm512_stream_ps
 #undef _mm256_maskload_ps
 #undef _mm256_maskstore_ps
 #undef _mm512_permutexvar_epi32
@@ -230,6 +239,7 @@ SHIM simde__m256 shim_mm256_max_ps(simde__m256 a, simde__m256 b)
 #define _mm256_fnmadd_ps shim_mm256_fnmadd_ps
 #define _mm512_maskz_loadu_ps shim_mm512_maskz_loadu_ps
 #define _mm512_mask_storeu_ps shim_mm512_mask_storeu_ps
+#define _mm512_stream_ps shim_mm512_stream_ps
 #define _mm256_maskload_ps shim_mm256_maskload_ps
 #define _mm256_maskstore_ps shim_mm256_maskstore_ps
 #define _mm512_permutexvar_epi32 shim_mm512_permutexvar_epi32
