@@ -75,7 +75,7 @@ static ALWAYS_INLINE size_t sum_steps_inline(struct pass pass, size_t begin, siz
         if (other) {
             second_step(out, along, pass.kind, hi, lo, B, &shares);
             out += STEP;
-            along += along ? STEP : 0;
+            along = along ? along + STEP : NULL;
         }
     }
     memcpy(lanes, sum, sizeof sum);
