@@ -52,7 +52,7 @@ uint32_t xent_x86_features(const struct cpuid_source *source)
     return features;
 }
 
-/* Measured on Intel's Granite Rapids, where it takes 30 to 50 % off rows that come from memory, and on AMD's Zen 4,
+/* Measured on Intel's Granite Rapids, where it takes 20 to 40 % off rows that come from memory, and on AMD's Zen 4,
    where each part of it costs time (docs/performance.md). Not measured anywhere else. */
 bool xent_x86_overlaps(const struct cpuid_source *source)
 {
