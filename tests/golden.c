@@ -14,9 +14,9 @@
 #include <stdlib.h>
 
 /* Of XENT_NUMERICS_VERSION 1. To change one: change the version, docs/numerics.md and this, in one commit. */
-static const uint64_t expected_fingerprint = UINT64_C(0x67eef9435c9f58cb); /* fused calls and the softmax family */
-static const uint64_t expected_general = UINT64_C(0x1f63d83ecb1e76ca);     /* golden_general.c */
-static const uint64_t expected_doubles = UINT64_C(0x6e0a4c68d47fe89b);     /* the same with doubles */
+static const uint64_t expected_fingerprint = UINT64_C(0xfaf05a9b5b5905bb); /* fused calls and the softmax family */
+static const uint64_t expected_general = UINT64_C(0xdfa39557458ffa85);     /* golden_general.c */
+static const uint64_t expected_doubles = UINT64_C(0xf263965a68ed6802);     /* the same with doubles */
 
 static const size_t sizes[] = {1,  2,  3,  4,  5,  7,  8,  10,  13,  16,   21,   27,   31,   32,
                                33, 48, 63, 64, 65, 96, 97, 128, 257, 1000, 8191, 8225, 16400};
@@ -178,6 +178,8 @@ static uint64_t run_problem(uint64_t hash, const struct way *way, struct rng *rn
         weights[j] = (float)(rng_next(rng) % 16) * 0.125f;
 
     for (xent_reduction reduction = XENT_MEAN; reduction <= XENT_NONE; reduction++) {
+        if (classes >= MANY_CLASSES && (int)reduction != (int)kind % 3)
+            continue;
         xent_options options = XENT_OPTIONS_INIT;
         options.reduction = reduction;
         hash = run_fused(hash, way, &f, options);
@@ -319,14 +321,15 @@ END_TEST
 START_TEST(flushes)
 {
     const struct way usual = {.coarse = true}, flushed = {.coarse = true, .flush = true};
+    const uint64_t fused = golden_fused(&usual), general = golden_general(&usual, XENT_F32);
     for (const char *const *isa = xent_isas(); *isa; isa++) {
         if (!takes_ways(*isa) && test_scale() < 1)
             continue;
         use_kernel(*isa);
         name_case("%s, subnormal numbers flushed", *isa);
-        if (golden_fused(&flushed) != golden_fused(&usual))
+        if (golden_fused(&flushed) != fused)
             fail_case("fused calls are not what they are without a flush");
-        if (golden_general(&flushed, XENT_F32) != golden_general(&usual, XENT_F32))
+        if (golden_general(&flushed, XENT_F32) != general)
             fail_case("general calls are not what they are without a flush");
     }
 }

@@ -23,6 +23,9 @@ void way_leave(uint64_t control);
 /* How many rows to compute next of so many. */
 size_t way_piece(const struct way *way, size_t left);
 
+/* Problems with so many classes are most of the work, so that each comes with one reduction only. */
+enum { MANY_CLASSES = 1000 };
+
 enum kind {
     NARROW,
     USUAL,
