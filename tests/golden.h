@@ -14,7 +14,14 @@ struct way {
     bool flush;                    /* flush-to-zero and denormals-are-zero on */
     bool coarse;                   /* count subnormal log-sum-exps and log-probabilities as zeros: flushing may */
     struct rng *split;             /* or NULL: rows of one problem come in several calls */
+    bool sample;                   /* only a tenth of the corpus, which has fingerprints of its own */
 };
+
+/* Whether problems with so many classes are done. */
+static inline bool way_takes(const struct way *way, size_t classes)
+{
+    return !way->sample || classes <= 16 || classes == 257;
+}
 
 /* The control bits that a way asks for, until way_leave. Returns what way_leave takes. */
 uint64_t way_enter(const struct way *way);
