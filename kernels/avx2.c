@@ -304,8 +304,22 @@ static ALWAYS_INLINE void store4(float *p, size_t count, __m128 v)
         _mm_store_ss(p + (count & 2), v);
 }
 
+/* Two classes of two rows. */
+static ALWAYS_INLINE __m128 load_pairs(const float *const *x, size_t j)
+{
+    return _mm_loadh_pi(_mm_loadl_pi(_mm_setzero_ps(), (const __m64 *)(x[0] + j)), (const __m64 *)(x[1] + j));
+}
+
 static ALWAYS_INLINE void vload_columns(const float *const *x, size_t j, size_t count, vf column[4])
 {
+    if (count == 2) {
+        const vf low = _mm256_insertf128_ps(_mm256_castps128_ps256(load_pairs(x, j)), load_pairs(x + 4, j), 1);
+        const vf high = _mm256_insertf128_ps(_mm256_castps128_ps256(load_pairs(x + 2, j)), load_pairs(x + 6, j), 1);
+        column[0] = _mm256_shuffle_ps(low, high, 0x88);
+        column[1] = _mm256_shuffle_ps(low, high, 0xdd);
+        column[2] = column[3] = vset(0.0f);
+        return;
+    }
     for (int i = 0; i < 4; ++i) {
         const __m256 low = _mm256_castps128_ps256(load4(x[i] + j, count));
         column[i] = _mm256_insertf128_ps(low, load4(x[i + 4] + j, count), 1);

@@ -300,8 +300,25 @@ static ALWAYS_INLINE void transpose4(vf v[4])
     v[3] = _mm512_castpd_ps(_mm512_unpackhi_pd(b, d));
 }
 
+/* Two classes of eight rows. */
+static ALWAYS_INLINE vf load_pairs(const float *const *x, size_t j)
+{
+    vi pairs = _mm512_castsi128_si512(_mm_loadl_epi64((const __m128i *)(x[0] + j)));
+    for (int i = 1; i < 8; ++i)
+        pairs = _mm512_mask_broadcastq_epi64(pairs, (__mmask8)(1u << i), _mm_loadl_epi64((const __m128i *)(x[i] + j)));
+    return vfrom_bits(pairs);
+}
+
 static ALWAYS_INLINE void vload_columns(const float *const *x, size_t j, size_t count, vf column[4])
 {
+    if (count == 2) {
+        const vi even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+        const vf low = load_pairs(x, j), high = load_pairs(x + 8, j);
+        column[0] = _mm512_permutex2var_ps(low, even, high);
+        column[1] = _mm512_permutex2var_ps(low, viadd(even, viset(1)), high);
+        column[2] = column[3] = vset(0.0f);
+        return;
+    }
     for (int i = 0; i < 4; ++i) {
         vf rows = _mm512_castps128_ps512(load4(x[i] + j, count));
         rows = _mm512_insertf32x4(rows, load4(x[i + 4] + j, count), 1);

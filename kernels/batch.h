@@ -180,18 +180,19 @@ static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, doub
 /* Adds the losses of count rows, in order, to the sums of their groups. */
 static ALWAYS_INLINE void add_losses(const struct batch *b, const struct xent_job *job, size_t count)
 {
-    /* Mostly one group: an addition need not wait for the last one's store. */
-    size_t group = b->row[0] >> job->sums_shift;
-    double sum = job->sums[group];
-    for (size_t i = 0; i < count; ++i) {
-        if (b->row[i] >> job->sums_shift != group) {
-            job->sums[group] = sum;
-            group = b->row[i] >> job->sums_shift;
-            sum = job->sums[group];
+    double loss[BATCH];
+    for (size_t i = 0; i < count; ++i)
+        loss[i] = b->finite[i] ? b->loss[i] : (double)NAN;
+    for (size_t i = 0, end; i < count; i = end) {
+        /* Mostly one group: an addition need not wait for the last one's store. */
+        const size_t group = b->row[i] >> job->sums_shift;
+        double sum = job->sums[group];
+        for (end = count; b->row[end - 1] >> job->sums_shift != group; --end) {
         }
-        sum += b->finite[i] ? b->loss[i] : (double)NAN;
+        for (; i < end; ++i)
+            sum += loss[i];
+        job->sums[group] = sum;
     }
-    job->sums[group] = sum;
 }
 
 /* Rows that are neighbours by vectors. */
@@ -210,14 +211,16 @@ static ALWAYS_INLINE void store_losses_of(const struct batch *b, const struct xe
     float value[BATCH];
     if (job->sums)
         add_losses(b, job, count);
-    for (size_t i = 0; job->loss && i < count; ++i)
-        value[i] = b->finite[i] && b->loss[i] == b->loss[i] ? f64_to_f32(b->loss[i]) : NAN;
-    if (job->loss)
+    if (job->loss) {
+        for (size_t i = 0; i < count; ++i)
+            value[i] = b->finite[i] && b->loss[i] == b->loss[i] ? f64_to_f32(b->loss[i]) : NAN;
         put_rows(b, job->loss, value, count);
-    for (size_t i = 0; job->lse && i < count; ++i)
-        value[i] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
-    if (job->lse)
+    }
+    if (job->lse) {
+        for (size_t i = 0; i < count; ++i)
+            value[i] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
         put_rows(b, job->lse, value, count);
+    }
 }
 
 static NOINLINE void store_losses(const struct batch *b, const struct xent_job *job)

@@ -158,29 +158,28 @@ struct found {
     vf x_y;
 };
 
-/* Columns j to j + width - 1, of which only the first count exist. logits: NULL, or to be added to. */
-static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t width, size_t count, vi target,
-                                           enum mode mode, vf ref, vf cut, struct columns *c, struct found *found,
+/* Columns j to j + count - 1, for a constant count <= 4. logits: NULL, or to be added to. */
+static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t count, vi target, enum mode mode,
+                                           vf ref, vf cut, struct ahead ahead, struct columns *c, struct found *found,
                                            struct column_logits *logits)
 {
     vf z[4], t[4], r[4], e[4];
+    prefetch_columns(at, j, count, ahead);
     load_columns(at, j, count, z);
-    for (size_t i = 0; i < width; ++i) {
+    for (size_t i = 0; i < count; ++i) {
         found->x_y = vreplace_where(found->x_y, target, (int)(j + i), z[i]);
         z[i] = measured(z[i], mode, ref);
-        if (mode != WINDOW && i >= count)
-            z[i] = vset(0.0f); /* there is no class */
         t[i] = exp_round(unmask(z[i], mode, cut));
     }
-    for (size_t i = 0; i < width; i += 2)
-        found->stray = vior(found->stray, vstray(t[i], t[i + 1 < width ? i + 1 : i], rounder_bits));
-    for (size_t i = 0; i < width; ++i)
+    for (size_t i = 0; i < count; i += 2)
+        found->stray = vior(found->stray, vstray(t[i], t[i + 1 < count ? i + 1 : i], rounder_bits));
+    for (size_t i = 0; i < count; ++i)
         r[i] = exp_reduce(unmask(z[i], mode, cut), t[i]);
-    for (size_t i = 0; logits && i < width && i < count; ++i)
+    for (size_t i = 0; logits && i < count; ++i)
         column_logits_add(logits, j + i, t[i], r[i]);
-    for (size_t i = 0; i < width; ++i)
+    for (size_t i = 0; i < count; ++i)
         e[i] = remask(exp_polynomial(vtable(table, t[i]), r[i]), z[i], mode, cut);
-    for (size_t i = 0; i < width; ++i)
+    for (size_t i = 0; i < count; ++i)
         vstore(c->f[j + i], vdrop_where(e[i], target, (int)(j + i)));
 }
 
@@ -195,16 +194,15 @@ static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, co
     const vi target = viload(y);
     const vf vref = vload(ref), vcut = vload(cut);
     struct found found = {viset(0), vload(at.x_y)};
-    const size_t fours = at.is_rows ? classes : classes / 4 * 4;
-    for (size_t j = 0; j < fours; j += 4) {
-        prefetch_columns(at, j, columns_left(classes, j), ahead);
-        columns_exp_some(at, j, 4, at.is_rows ? columns_left(classes, j) : 4, target, mode, vref, vcut, c, &found,
-                         logits);
-    }
-    for (size_t j = fours; !at.is_rows && j < classes; ++j) {
-        prefetch_columns(at, j, 1, ahead);
-        columns_exp_some(at, j, 1, 1, target, mode, vref, vcut, c, &found, logits);
-    }
+    size_t j = 0;
+    for (; j + 4 <= classes; j += 4)
+        columns_exp_some(at, j, 4, target, mode, vref, vcut, ahead, c, &found, logits);
+    if (classes - j == 3)
+        columns_exp_some(at, j, 3, target, mode, vref, vcut, ahead, c, &found, logits);
+    else if (classes - j == 2)
+        columns_exp_some(at, j, 2, target, mode, vref, vcut, ahead, c, &found, logits);
+    else if (classes - j == 1)
+        columns_exp_some(at, j, 1, target, mode, vref, vcut, ahead, c, &found, logits);
     vstore(at.x_y, found.x_y);
     return !vany(found.stray, ~(WINDOW_SIZE - 1));
 }
@@ -279,24 +277,39 @@ static ALWAYS_INLINE vf with_target(vf g, const int32_t *y, size_t j, struct col
     return at.is_rows ? g : vreplace_where(g, viload(y), (int)j, vload(at.target_gradient));
 }
 
+/* Columns j to j + count - 1 of columns_scale, for a constant count <= 4. */
+static ALWAYS_INLINE void columns_scale_some(const struct columns *c, size_t j, size_t count, const int32_t *y, vf hi,
+                                             vf lo, struct column_taking take, struct column_place at)
+{
+    vf g[4];
+    for (size_t i = 0; i < count; ++i) {
+        const vf e = vload(c->f[j + i]);
+        g[i] = vfma(e, hi, vmul(e, lo));
+    }
+    take_columns(take, j, count, g);
+    for (size_t i = 0; i < count; ++i)
+        g[i] = with_target(g[i], y, j + i, at);
+    for (size_t i = count; i < 4; ++i)
+        g[i] = g[0];
+    store_columns(at, j, count, g);
+}
+
 /* For classes from begin (a multiple of 4) to end: g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi
- * and lo have the power of two in them. */
+   and lo have the power of two in them. */
 static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, size_t end, const int32_t *y,
                                         const float *hi, const float *lo, struct column_taking take,
                                         struct column_place at)
 {
     const vf vhi = vload(hi), vlo = vload(lo);
-    for (size_t j = begin; j < end; j += 4) {
-        vf g[4];
-        for (size_t i = 0; i < 4; ++i) {
-            const vf e = vload(c->f[j + i]);
-            g[i] = vfma(e, vhi, vmul(e, vlo));
-        }
-        take_columns(take, j, columns_left(end, j), g);
-        for (size_t i = 0; i < 4; ++i)
-            g[i] = with_target(g[i], y, j + i, at);
-        store_columns(at, j, columns_left(end, j), g);
-    }
+    size_t j = begin;
+    for (; j + 4 <= end; j += 4)
+        columns_scale_some(c, j, 4, y, vhi, vlo, take, at);
+    if (end - j == 3)
+        columns_scale_some(c, j, 3, y, vhi, vlo, take, at);
+    else if (end - j == 2)
+        columns_scale_some(c, j, 2, y, vhi, vlo, take, at);
+    else if (end - j == 1)
+        columns_scale_some(c, j, 1, y, vhi, vlo, take, at);
 }
 
 /* The largest logit of each row, leaving out any NaN. */

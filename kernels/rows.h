@@ -244,10 +244,43 @@ static NOINLINE void prefetch_after_ignored(const struct xent_job *job, size_t r
     __asm__ volatile(""); /* or gcc takes a call of this for one without effect, and leaves it out */
 }
 
+/* Takes a whole batch of rows from first on, if they lie in a matrix and none of them is ignored: by loops that become
+   vector stores. */
+static ALWAYS_INLINE bool fill_whole_batch(struct batch *b, const struct xent_job *job, size_t first,
+                                           enum target target)
+{
+    const int32_t *targets = target == PLAIN_TARGET ? job->targets32 : NULL;
+    if (job->inner != 1 || target == DISTRIBUTION || (target == PLAIN_TARGET && !targets))
+        return false;
+    const float *logits = (const float *)job->logits + first * job->logits_strides.outer;
+    float *out = job->out ? (float *)job->out + first * job->out_strides.outer : NULL;
+    const size_t logits_stride = job->logits_strides.outer, out_stride = out ? job->out_strides.outer : 0;
+    const int64_t ignore_index = job->ignore_index;
+    int ignored = 0;
+    for (size_t i = 0; i < BATCH; ++i) {
+        const int64_t y = targets ? targets[first + i] : -1;
+        b->y[i] = y;
+        ignored |= targets && y == ignore_index;
+    }
+    if (ignored)
+        return false;
+    for (size_t i = 0; i < BATCH; ++i)
+        b->row[i] = first + i;
+    for (size_t i = 0; i < BATCH; ++i)
+        b->x[i] = logits + i * logits_stride;
+    for (size_t i = 0; i < BATCH; ++i)
+        b->out[i] = out ? out + i * out_stride : NULL;
+    b->count = BATCH;
+    b->classes = job->classes;
+    return true;
+}
+
 /* Takes up to limit rows from first on, but ignored ones, which are done with. Returns the first row that is left. */
 static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *job, size_t first, size_t last,
                                        size_t limit, enum target target)
 {
+    if (limit == BATCH && last - first >= BATCH && fill_whole_batch(b, job, first, target))
+        return first + BATCH;
     /* Read once: nothing that is stored here changes them, which a compiler cannot know. */
     const bool matrix = job->inner == 1;
     const float *logits = job->logits;
