@@ -101,14 +101,14 @@ static float finish(const struct wave *wave, const struct xent_job *job, struct 
     const double z = row->t.x_y - (double)row->frame.ref;
     const double e = row_exponential(z, row->frame.cut);
     const struct row_result result = row_finish(others, e, z);
-    row->multiplier = distribution_multiplier(&row->t) / result.sum;
+    row->multiplier = distribution_multiplier(&row->t) * result.inverse;
     const double loss = row->finite ? distribution_loss(&row->t, result.loss, 0, 0) : (double)NAN;
     xent_job_add_loss(job, row->index, loss);
     if (job->loss)
         ((float *)job->loss)[row->index] = row->finite ? f64_to_f32(loss) : NAN;
     if (job->lse)
         ((float *)job->lse)[row->index] = row->finite ? f64_to_f32((double)row->frame.ref + result.log_sum) : NAN;
-    return distribution_target_gradient(&row->t, others, e, result.sum);
+    return distribution_target_gradient(&row->t, others, e, result.inverse);
 }
 
 static void run_wave(struct wave *wave, const struct xent_job *job, const xent_executor *executor)

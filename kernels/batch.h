@@ -62,7 +62,7 @@ static ALWAYS_INLINE struct distribution smoothed(const struct batch *b, size_t 
 /* From sums to results, for so many rows. */
 static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target target, double grad_scale)
 {
-    double e[BATCH] = {0}, z[BATCH] = {0}, sum[BATCH], v[BATCH];
+    double e[BATCH] = {0}, z[BATCH] = {0}, inverse[BATCH], v[BATCH];
     for (int i = 0; target != NO_TARGET && i < count; ++i) {
         z[i] = (double)b->x_y[i] - (double)b->ref[i];
         e[i] = row_exponential(z[i], b->cut[i]);
@@ -71,7 +71,7 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
         const struct row_result row = row_finish(b->others[i], e[i], z[i]);
         b->loss[i] = row.loss;
         b->log_sum[i] = row.log_sum;
-        sum[i] = row.sum;
+        inverse[i] = row.inverse;
     }
     for (int i = 0; target == SINGLE_TARGET && i < count; ++i) {
         const double loss = b->own[i] * b->loss[i];
@@ -91,18 +91,18 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
                                   : target == SMOOTHED_TARGET ? distribution_multiplier(&t)
                                   : target == SINGLE_TARGET   ? b->scale[i] * b->own[i]
                                                               : grad_scale;
-        v[i] = multiplier / sum[i];
+        v[i] = multiplier * inverse[i];
     }
     for (int i = 0; target == PLAIN_TARGET && i < count; ++i)
-        b->target_gradient[i] = row_target_gradient(grad_scale * (b->others[i] / sum[i]));
+        b->target_gradient[i] = row_target_gradient(grad_scale * (b->others[i] * inverse[i]));
     for (int i = 0; target == SINGLE_TARGET && i < count; ++i)
-        b->target_gradient[i] = row_target_gradient(b->scale[i] * (b->own[i] * (b->others[i] / sum[i])));
+        b->target_gradient[i] = row_target_gradient(b->scale[i] * (b->own[i] * (b->others[i] * inverse[i])));
     for (int i = 0; target == SMOOTHED_TARGET && i < count; ++i) {
         const struct distribution t = smoothed(b, (size_t)i);
-        b->target_gradient[i] = distribution_target_gradient(&t, b->others[i], e[i], sum[i]);
+        b->target_gradient[i] = distribution_target_gradient(&t, b->others[i], e[i], inverse[i]);
     }
     for (int i = 0; target == DISTRIBUTION && i < count; ++i)
-        b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], sum[i]);
+        b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], inverse[i]);
     for (int i = 0; target == DISTRIBUTION && i < count; ++i) {
         b->v[i] = v[i];
         v[i] = f64_abs(v[i]);

@@ -45,6 +45,20 @@ enum { XENT_WINDOW_LOW = -768, XENT_WINDOW_BITS = 11, XENT_WINDOW_SIZE = 1 << XE
 #define XENT_C2 0x1.00029p-1f
 #define XENT_C3 0x1.555348p-3f
 
+/* A row's target and logarithm: exp(r) = 1 + r + E2 r^2 + ... + E8 r^8 within 2^-39.6 for |r| <= ln(2)/2, and 2 atanh(f) =
+   2 f + A3 f^3 + ... + A9 f^9 within 2^-37.6 for |f| <= 0.1716: minimax for the relative error with the first terms fixed. */
+#define XENT_E2 0x1.000000005e955p-1
+#define XENT_E3 0x1.5555557e0a133p-3
+#define XENT_E4 0x1.5555541cbae91p-5
+#define XENT_E5 0x1.1110a1fb0b4f9p-7
+#define XENT_E6 0x1.6c18d4eb11e8bp-10
+#define XENT_E7 0x1.a186050eb3a08p-13
+#define XENT_E8 0x1.9e88af2400a88p-16
+#define XENT_A3 0x1.555554fdc6fe7p-1
+#define XENT_A5 0x1.999a7a50f2ba2p-2
+#define XENT_A7 0x1.2438e2a8778a5p-2
+#define XENT_A9 0x1.e2f527c19dacdp-3
+
 /* Rows whose largest logit lies in [XENT_NEAR_MIN, XENT_NEAR_MAX) are near: exponentials of the logits themselves.
    Other rows are far: exponentials of the logits less the largest one, an exact difference where it matters. */
 #define XENT_NEAR_MIN -256.0f

@@ -154,19 +154,21 @@ static inline struct f64_log1p f64_log1p(double u)
     return (struct f64_log1p){base + f64_2atanh(f), both * denominator};
 }
 
-/* A normal s > 0 as 2^n * m with m in [0.7, 1.42), so that log(s) = n ln2 + 2 atanh((m - 1) / (m + 1)), |f| <= 0.1716.
- */
+/* A normal s > 0 as 2^n * m with m in [0.7, 1.42), so that log(s) = n ln2 + 2 atanh((m - 1) / (m + 1)), |f| <= 0.1716;
+   and 2^-n, for |n| <= 1000. */
 struct f64_parts {
-    double n, m;
+    double n, m, unit;
 };
 
 static inline struct f64_parts f64_split(double s)
 {
     const uint64_t sqrt_half = UINT64_C(0x3fe6a09e00000000), exponent_one = UINT64_C(1023) << 52;
     const uint64_t shifted = f64_bits(s) - sqrt_half + exponent_one;
-    const uint64_t significand = shifted & ((UINT64_C(1) << 52) - 1);
+    const uint64_t significand = shifted & ((UINT64_C(1) << 52) - 1), exponent = shifted - significand;
     const double biased = f64_from_bits(shifted >> 52 | UINT64_C(0x4330000000000000)); /* 2^52 + 1023 + n */
-    return (struct f64_parts){biased - (0x1p52 + 1023), f64_from_bits(significand + sqrt_half)};
+    return (struct f64_parts){.n = biased - (0x1p52 + 1023),
+                              .m = f64_from_bits(significand + sqrt_half),
+                              .unit = f64_from_bits(2 * exponent_one - exponent)};
 }
 
 #endif

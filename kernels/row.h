@@ -6,6 +6,8 @@
  *     loss = log1p(s'/e_y) = 2 atanh(s' / (s' + 2 e_y))   where s' is the smaller part,
  *     loss = log(s/K) - z_y                               elsewhere: then loss > 0.34 and nothing cancels,
  *     lse  = ref + log(s/K),      gradient_y = -scale s'/s,      gradient_j = e_j (scale/s).
+ *
+ * The quotient of the logarithm and 1/s come from one division: divisions are most of what a short row would wait for.
  */
 #ifndef XENT_KERNELS_ROW_H
 #define XENT_KERNELS_ROW_H
@@ -42,29 +44,48 @@ static inline struct frame row_frame(float max)
 struct row_result {
     double loss;
     double log_sum; /* log(s/K) = lse - ref */
-    double sum;     /* s */
+    double inverse; /* 1/s */
 };
+
+/* exp(z) for |z| <= 700: z = n ln2 + r. */
+static inline double row_exp(double z)
+{
+    const double shifted = z * 0x1.71547652b82fep+0 + 0x1.8p52; /* n, in the low bits */
+    const double r = z - (shifted - 0x1.8p52) * F64_LN2;
+    const double r2 = r * r, r4 = r2 * r2;
+    const double p23 = XENT_E2 + r * XENT_E3, p45 = XENT_E4 + r * XENT_E5, p67 = XENT_E6 + r * XENT_E7;
+    const double low = (1.0 + r) + r2 * p23, high = (p45 + r2 * p67) + r4 * XENT_E8;
+    return (low + r4 * high) * f64_from_bits((f64_bits(shifted) + 1023) << 52);
+}
+
+/* 2 atanh(f) for |f| <= 0.1716. */
+static inline double row_2atanh(double f)
+{
+    const double w = f * f;
+    return 2 * f + f * (w * ((XENT_A3 + w * XENT_A5) + (w * w) * (XENT_A7 + w * XENT_A9)));
+}
 
 /* e_y for a target whose logit lies z above the frame's ref. */
 static inline double row_exponential(double z, float cut)
 {
     const bool counts = z > (double)cut && z < (double)XENT_NEAR_MAX;
-    const double e = XENT_K * f64_exp(counts ? z : 0);
+    const double e = XENT_K * row_exp(counts ? z : 0);
     return counts ? e : 0;
 }
 
 /* others is s', the sum over every class but y; e is e_y, for a logit z above ref. */
 static inline struct row_result row_finish(double others, double e, double z)
 {
-    const double sum = others + e;
-    /* log1p(s'/e_y) or log(s): both are n ln2 + 2 atanh(f). */
+    /* log1p(s'/e_y) or log(s): both are n ln2 + 2 atanh(f), f = part / whole. s = m / unit. */
     const bool small = others < 0.4142 * e;
-    const struct f64_parts parts = f64_split(sum);
-    const double n = small ? 0 : parts.n;
-    const double f = (small ? others : parts.m - 1) / (small ? others + 2 * e : parts.m + 1);
-    const double log = n * F64_LN2_HI + (f64_2atanh(f) + n * F64_LN2_LO);
+    const struct f64_parts s = f64_split(others + e);
+    const double n = small ? 0 : s.n;
+    const double part = small ? others * s.unit : s.m - 1;
+    const double whole = s.m + (small ? e * s.unit : 1);
+    const double both = 1 / (whole * s.m);
+    const double log = n * F64_LN2 + row_2atanh(part * (both * s.m));
     const double log_sum = small ? z + log : log - XENT_LN_K;
-    return (struct row_result){small ? log : log_sum - z, log_sum, sum};
+    return (struct row_result){small ? log : log_sum - z, log_sum, both * whole * s.unit};
 }
 
 /* A multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo, e * lo is

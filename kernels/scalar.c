@@ -305,10 +305,10 @@ static void cross_entropy_row(const struct xent_job *job, size_t i, struct row x
         fill(grad, job->classes, NAN);
         return;
     }
-    scale_row(x, grad, job->classes, frame, multiplier / row.sum, multiplier_is_bounded(multiplier));
+    scale_row(x, grad, job->classes, frame, multiplier * row.inverse, multiplier_is_bounded(multiplier));
     subtract_targets(job, i, &t, grad);
     if (t.y != NO_CLASS)
-        grad.p[t.y * grad.stride] = distribution_target_gradient(&t, others, e, row.sum);
+        grad.p[t.y * grad.stride] = distribution_target_gradient(&t, others, e, row.inverse);
 }
 
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
@@ -339,9 +339,10 @@ static void softmax(const struct xent_job *job, size_t first, size_t last)
         if (row_is_finite(max)) {
             const struct frame frame = row_frame(max);
             const double sum = sum_others(x, job->classes, SIZE_MAX, frame);
-            lse = f64_to_f32((double)frame.ref + row_finish(sum, 0, 0).log_sum);
+            const struct row_result row = row_finish(sum, 0, 0);
+            lse = f64_to_f32((double)frame.ref + row.log_sum);
             if (out.p)
-                scale_row(x, out, job->classes, frame, 1 / sum, true);
+                scale_row(x, out, job->classes, frame, row.inverse, true);
         } else if (out.p) {
             fill(out, job->classes, NAN);
         }

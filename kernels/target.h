@@ -68,11 +68,11 @@ static inline double distribution_loss(const struct distribution *t, double loss
     return t->even == 0 ? own : own + t->even * (t->W * (ref + log_sum) - t->D);
 }
 
-/* e is e_y, sum is s; +0 rather than -0 where nothing is left of it. */
-static inline float distribution_target_gradient(const struct distribution *t, double others, double e, double sum)
+/* e is e_y, inverse is 1/s; +0 rather than -0 where nothing is left of it. */
+static inline float distribution_target_gradient(const struct distribution *t, double others, double e, double inverse)
 {
-    const double p = e / sum;
-    const double g = t->own * (others / sum) + t->even * (t->w_y - t->W * p) - t->rest * p;
+    const double p = e * inverse;
+    const double g = t->own * (others * inverse) + t->even * (t->w_y - t->W * p) - t->rest * p;
     const float rounded = f64_to_f32(0.0 - t->scale * g);
     return f32_bits(rounded) << 1 == 0 ? 0 : rounded;
 }

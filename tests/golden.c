@@ -13,12 +13,12 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* Of XENT_NUMERICS_VERSION 1. To change one: change the version, docs/numerics.md and these, in one commit. */
-static const uint64_t expected_fingerprint = UINT64_C(0xfaf05a9b5b5905bb); /* fused calls and the softmax family */
-static const uint64_t expected_general = UINT64_C(0xdfa39557458ffa85);     /* golden_general.c */
+/* Of XENT_NUMERICS_VERSION 2. To change one: change the version, docs/numerics.md and these, in one commit. */
+static const uint64_t expected_fingerprint = UINT64_C(0x19e1655322466a17); /* fused calls and the softmax family */
+static const uint64_t expected_general = UINT64_C(0x72ab94b4808d6836);     /* golden_general.c */
 static const uint64_t expected_doubles = UINT64_C(0xf263965a68ed6802);     /* the same with doubles */
 /* The same of a sample, way_takes. */
-static const uint64_t expected_sample[] = {UINT64_C(0xd7bd7fb4725a5e65), UINT64_C(0xa2a567dd6656ebcf),
+static const uint64_t expected_sample[] = {UINT64_C(0xd48876b812a2fed9), UINT64_C(0x450b353420670dee),
                                            UINT64_C(0xccdb450b08a6f0ea)};
 
 static const size_t sizes[] = {1,  2,  3,  4,  5,  7,  8,  10,  13,  16,   21,   27,   31,   32,
@@ -231,7 +231,7 @@ static void expect_doubles(const struct way *way)
 START_TEST(fingerprint)
 {
     const struct way plain = {0};
-    ck_assert_int_eq(xent_numerics_version(), 1);
+    ck_assert_int_eq(xent_numerics_version(), 2);
     for (const char *const *isa = xent_isas(); *isa; isa++) {
         use_kernel(*isa);
         name_case("fingerprint, %s", *isa);

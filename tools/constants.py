@@ -46,30 +46,31 @@ def table():
     return [int(np.rint(c * np.longdouble(2) ** (np.longdouble(k) / ENTRIES))) for k in range(ENTRIES)], spread
 
 
-def polynomial(half_width, degree=3):
-    """Remez: p minimising max |p(r) exp(-r) - 1| on [-half_width, half_width]; returned with p(0) scaled to 1."""
-    n = degree + 2
-    nodes = [-half_width * mp.cos(mp.pi * i / (n - 1)) for i in range(n)]
-    grid = [half_width * (mp.mpf(i) / 200 - 1) for i in range(401)]
+def minimax(exact, fixed, powers, low, high, points=400):
+    """Remez: the c minimising max |(fixed(x) + sum c_j x^powers_j) / exact(x) - 1| on [low, high], and that maximum."""
+    n = len(powers) + 1
+    grid = [low + (high - low) * (1 - mp.cos(mp.pi * (i + mp.mpf(1) / 2) / points)) / 2 for i in range(points)]
+    nodes = [grid[(2 * i + 1) * points // (2 * n)] for i in range(n)]
     for _ in range(20):
-        matrix, ones = mp.matrix(n, n), mp.matrix([1] * n)
-        for i, r in enumerate(nodes):
-            for j in range(degree + 1):
-                matrix[i, j] = r ** j * mp.exp(-r)
-            matrix[i, degree + 1] = (-1) ** i
-        solution = mp.lu_solve(matrix, ones)
-        errors = [sum(solution[j] * r ** j for j in range(degree + 1)) * mp.exp(-r) - 1 for r in grid]
+        matrix, missing = mp.matrix(n, n), mp.matrix(n, 1)
+        for i, x in enumerate(nodes):
+            for j, power in enumerate(powers):
+                matrix[i, j] = x ** power / exact(x)
+            matrix[i, n - 1] = (-1) ** i
+            missing[i] = 1 - fixed(x) / exact(x)
+        c = list(mp.lu_solve(matrix, missing))[:-1]
+        errors = [(fixed(x) + sum(c_j * x ** power for c_j, power in zip(c, powers))) / exact(x) - 1 for x in grid]
         peaks = []
-        for r, e in zip(grid, errors):
+        for x, e in zip(grid, errors):
             if peaks and mp.sign(e) == mp.sign(peaks[-1][1]):
                 if abs(e) > abs(peaks[-1][1]):
-                    peaks[-1] = (r, e)
+                    peaks[-1] = (x, e)
             else:
-                peaks.append((r, e))
+                peaks.append((x, e))
         if len(peaks) != n:
             sys.exit("Remez exchange lost an extremum")
-        nodes = [r for r, _ in peaks]
-    return [solution[j] / solution[0] for j in range(degree + 1)], max(abs(e) for e in errors)
+        nodes = [x for x, _ in peaks]
+    return c, max(abs(e) for e in errors)
 
 
 def main():
@@ -82,8 +83,14 @@ def main():
     high = mp.mpf(float(np.float32(float(step))))
     print(f"16 log2(e)   {float_hex(1 / step)}")
     print(f"ln(2)/16     {float_hex(high)} + {float_hex(step - high)}")
-    coefficients, error = polynomial(step / 2 * mp.mpf("1.0006"))
-    print(f"C1, C2, C3   {', '.join(float_hex(c) for c in coefficients[1:])}   error {mp.nstr(error * 2 ** 24, 3)} * 2^-24")
+    half = step / 2 * mp.mpf("1.0006")
+    c, error = minimax(mp.exp, lambda r: 0, range(4), -half, half)
+    print(f"C1, C2, C3   {', '.join(float_hex(c_j / c[0]) for c_j in c[1:])}   error {mp.nstr(error * 2 ** 24, 3)} * 2^-24")
+    half = mp.log(2) / 2 * mp.mpf("1.001")
+    c, error = minimax(mp.exp, lambda r: 1 + r, range(2, 9), -half, half)
+    print(f"E2 ... E8    {', '.join(float(c_j).hex() for c_j in c)}   error 2^{mp.nstr(mp.log(error, 2), 4)}")
+    c, error = minimax(lambda f: 2 * mp.atanh(f), lambda f: 2 * f, range(3, 10, 2), mp.mpf(2) ** -30, mp.mpf("0.1716"))
+    print(f"A3 ... A9    {', '.join(float(c_j).hex() for c_j in c)}   error 2^{mp.nstr(mp.log(error, 2), 4)}")
     # Halfway between the extremes of the finished float function over exp(x), found over every float in the window.
     centre = mp.mpf(float.fromhex("0x1.04eb5009959dep+0"))
     print(f"K, ln(K)     {float(centre).hex()}, {float(mp.log(centre)).hex()}")

@@ -48,7 +48,7 @@
 #define XENT_VERSION_PATCH 0
 
 /* Changes whenever any result changes by a bit. */
-#define XENT_NUMERICS_VERSION 1
+#define XENT_NUMERICS_VERSION 2
 
 #if defined(__GNUC__) && !defined(XENT_API)
 #define XENT_API __attribute__((visibility("default")))
