@@ -11,7 +11,7 @@
 
 enum {
     GROUPS = 256,         /* at most so many sums of losses */
-    BATCH = 16,           /* kernels take short rows by so many at once */
+    BATCH = 32,           /* kernels take short rows by so many at once, or half as many */
     TASKS_PER_THREAD = 4, /* so that a slow thread does not leave the others waiting */
     MOST_TASKS = 1 << 16,
     TASK_LOGITS = 16384 /* less work than so many logits is not worth a task */

@@ -9,13 +9,23 @@
 #ifndef XENT_KERNELS_COLUMNS_H
 #define XENT_KERNELS_COLUMNS_H
 
-enum { COLUMNS_MAX = 96 };
+enum {
+    COLUMNS_MAX = 96,
+    COLUMNS_ROOM = 16 * COLUMNS_MAX /* numbers of all blocks of a batch together */
+};
 
 /* The exponentials of a block of rows, but those of the targets, which are 0: f 2^n. */
 struct columns {
-    float f[COLUMNS_MAX][VW];
-    int32_t n[COLUMNS_MAX][VW]; /* not in use while all logits lie in the window and f is the exponential itself */
+    float (*f)[VW];
+    int32_t (*n)[VW]; /* not in use while all logits lie in the window and f is the exponential itself */
 };
+
+/* The columns of one block in the room for all. */
+static ALWAYS_INLINE struct columns columns_of_block(float *f, int32_t *n, size_t classes, size_t block)
+{
+    const size_t at = block * ((classes + 3) / 4 * 4);
+    return (struct columns){(float(*)[VW])f + at, (int32_t(*)[VW])n + at};
+}
 
 static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)
 {

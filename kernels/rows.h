@@ -16,8 +16,8 @@ static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 {
     const bool apart = job->out && job->out != job->logits;
     const size_t logits = job->memory != XENT_MEMORY_PLAIN ? 8192 : apart ? 1024 : 4096;
-    const size_t rows = job->classes > 0 ? logits / job->classes : 1;
-    return rows < 1 ? 1 : rows < BATCH ? rows : BATCH;
+    const size_t rows = job->classes > 0 ? logits / job->classes : 1, most = batch_rows(job);
+    return rows < 1 ? 1 : rows < most ? rows : most;
 }
 
 /* Up to so many classes columns are faster than rows: where the output is elsewhere, stores to many rows wait for
@@ -244,10 +244,10 @@ static NOINLINE void prefetch_after_ignored(const struct xent_job *job, size_t r
     __asm__ volatile(""); /* or gcc takes a call of this for one without effect, and leaves it out */
 }
 
-/* Takes a whole batch of rows from first on, if they lie in a matrix and none of them is ignored: by loops that become
-   vector stores. */
-static ALWAYS_INLINE bool fill_whole_batch(struct batch *b, const struct xent_job *job, size_t first,
-                                           enum target target)
+/* Takes rows from first on, if they lie in a matrix and none of them is ignored: by loops whose length is known, which
+   become vector stores. */
+static ALWAYS_INLINE bool fill_known(struct batch *b, const struct xent_job *job, size_t first, size_t rows,
+                                     enum target target)
 {
     const int32_t *targets = target == PLAIN_TARGET ? job->targets32 : NULL;
     if (job->inner != 1 || target == DISTRIBUTION || (target == PLAIN_TARGET && !targets))
@@ -257,20 +257,20 @@ static ALWAYS_INLINE bool fill_whole_batch(struct batch *b, const struct xent_jo
     const size_t logits_stride = job->logits_strides.outer, out_stride = out ? job->out_strides.outer : 0;
     const int64_t ignore_index = job->ignore_index;
     int ignored = 0;
-    for (size_t i = 0; i < BATCH; ++i) {
+    for (size_t i = 0; i < rows; ++i) {
         const int64_t y = targets ? targets[first + i] : -1;
         b->y[i] = y;
         ignored |= targets && y == ignore_index;
     }
     if (ignored)
         return false;
-    for (size_t i = 0; i < BATCH; ++i)
+    for (size_t i = 0; i < rows; ++i)
         b->row[i] = first + i;
-    for (size_t i = 0; i < BATCH; ++i)
+    for (size_t i = 0; i < rows; ++i)
         b->x[i] = logits + i * logits_stride;
-    for (size_t i = 0; i < BATCH; ++i)
+    for (size_t i = 0; i < rows; ++i)
         b->out[i] = out ? out + i * out_stride : NULL;
-    b->count = BATCH;
+    b->count = rows;
     b->classes = job->classes;
     return true;
 }
@@ -279,8 +279,11 @@ static ALWAYS_INLINE bool fill_whole_batch(struct batch *b, const struct xent_jo
 static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *job, size_t first, size_t last,
                                        size_t limit, enum target target)
 {
-    if (limit == BATCH && last - first >= BATCH && fill_whole_batch(b, job, first, target))
+    const size_t most = last - first < limit ? last - first : limit;
+    if (most == BATCH && fill_known(b, job, first, BATCH, target))
         return first + BATCH;
+    if (most >= BATCH / 2 && most < BATCH && fill_known(b, job, first, BATCH / 2, target))
+        return first + BATCH / 2;
     /* Read once: nothing that is stored here changes them, which a compiler cannot know. */
     const bool matrix = job->inner == 1;
     const float *logits = job->logits;
@@ -359,11 +362,22 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
 /* In strided.h: rows whose classes are not neighbours. */
 static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last);
 
+/* Functions of their own, so that neither has the other's batches on its stack. */
+static NOINLINE void run_plain_rows(const struct xent_job *job, size_t first, size_t last)
+{
+    run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
+}
+
+static NOINLINE void run_rows_of_distributions(const struct xent_job *job, size_t first, size_t last)
+{
+    run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
+}
+
 /* A function of its own, so that all of it lies between the two changes of the control bits. */
 static NOINLINE void run_distribution_rows(const struct xent_job *job, size_t first, size_t last)
 {
     if (xent_job_is_contiguous(job))
-        run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
+        run_rows_of_distributions(job, first, last);
     else
         cross_entropy_strided(job, first, last);
 }
@@ -380,7 +394,7 @@ static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
     if (!xent_job_is_plain(job) || !multiplier_is_bounded(job->grad_scale))
         run_distributions(job, first, last);
     else if (xent_job_is_contiguous(job))
-        run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
+        run_plain_rows(job, first, last);
     else
         cross_entropy_strided(job, first, last);
 }

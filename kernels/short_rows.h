@@ -94,10 +94,17 @@ static NOINLINE bool sum_block_of_rows_even(struct batch *b, int at, const int32
     return sum_block_of_rows_inline(b, at, y, c, b->D, framed);
 }
 
-/* Rows that only fill up a vector are the first one again. */
+/* Half a batch of rows is taken by columns, or all of it. */
+static ALWAYS_INLINE int columns_rows(const struct batch *b)
+{
+    return b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
+}
+
+/* Rows that only fill it up are the first one again. */
 static ALWAYS_INLINE void fill_up(struct batch *b, enum target target)
 {
-    for (size_t i = b->count; i < BATCH; ++i) {
+    const size_t rows = (size_t)columns_rows(b);
+    for (size_t i = b->count; i < rows; ++i) {
         b->row[i] = b->row[0];
         b->x[i] = b->x[0];
         b->out[i] = b->out[0];
@@ -114,44 +121,52 @@ static ALWAYS_INLINE void fill_up(struct batch *b, enum target target)
     }
 }
 
-/* Rows of few classes by columns, a whole batch of them. Everything is read before anything is written. shares NULL: no
-   probabilities. */
-static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job *job, enum target target,
-                                         double grad_scale, struct column_shares *shares, int *framed)
+struct column_room {
+    float f[COLUMNS_ROOM];
+    int32_t n[COLUMNS_ROOM];
+} __attribute__((aligned(64)));
+
+/* Rows of few classes by columns, a constant number of them. Everything is read before anything is written. shares
+   NULL: no probabilities. */
+static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job *job, enum target target, int rows,
+                                         double grad_scale, struct column_shares *shares, int *framed,
+                                         struct column_room *room)
 {
-    enum { BLOCKS = BATCH / VW };
-    struct columns columns[BLOCKS];
-    bool plain[BLOCKS];
+    const int blocks = rows / VW;
+    struct columns columns[BATCH / VW];
+    bool plain[BATCH / VW];
     int32_t y[BATCH];
+    for (int k = 0; k < blocks; ++k)
+        columns[k] = columns_of_block(room->f, room->n, b->classes, (size_t)k);
     /* A loop for each array becomes vector stores. */
-    for (int i = 0; i < BATCH; ++i)
+    for (int i = 0; i < rows; ++i)
         y[i] = (int32_t)b->y[i];
-    for (int i = 0; target != DISTRIBUTION && i < BATCH; ++i)
+    for (int i = 0; target != DISTRIBUTION && i < rows; ++i)
         b->x_y[i] = 0; /* until it is found */
-    for (int i = 0; i < BATCH; ++i)
+    for (int i = 0; i < rows; ++i)
         b->ref[i] = near_frame.ref;
-    for (int i = 0; i < BATCH; ++i)
+    for (int i = 0; i < rows; ++i)
         b->cut[i] = near_frame.cut;
-    for (int i = 0; i < BATCH; ++i)
+    for (int i = 0; i < rows; ++i)
         b->finite[i] = true;
     const bool smooth = target == SMOOTHED_TARGET || (target == DISTRIBUTION && job->smoothing > 0);
-    for (int k = 0; k < BLOCKS; ++k)
+    for (int k = 0; k < blocks; ++k)
         plain[k] = smooth && !job->class_weights ? sum_block_of_rows_even(b, k * VW, y, &columns[k], framed)
                                                  : sum_block_of_rows(b, k * VW, y, &columns[k], framed);
-    for (int k = 0; smooth && job->class_weights && k < BLOCKS; ++k)
+    for (int k = 0; smooth && job->class_weights && k < blocks; ++k)
         columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, b->D + k * VW);
-    for (int i = 0; smooth && target == DISTRIBUTION && i < BATCH; ++i)
+    for (int i = 0; smooth && target == DISTRIBUTION && i < rows; ++i)
         b->t[i].D = b->D[i];
-    finish_rows(b, BATCH, target, grad_scale);
+    finish_rows(b, rows, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
         return;
-    for (int k = 0; k < BLOCKS; ++k)
+    for (int k = 0; k < blocks; ++k)
         plain[k] = prepare_scale(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
     float B[BATCH];
-    for (int i = 0; smooth && i < BATCH; ++i)
+    for (int i = 0; smooth && i < rows; ++i)
         B[i] = f64_to_f32(target == DISTRIBUTION ? b->t[i].scale * b->t[i].even : b->scale[i] * b->even[i]);
-    for (int k = 0; k < BLOCKS; ++k) {
+    for (int k = 0; k < blocks; ++k) {
         const struct column_place place = columns_of_rows(b->x + k * VW, b->out + k * VW);
         struct column_taking take = {.B = NULL};
         if (smooth) {
@@ -170,52 +185,66 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     store_exceptions(b, target);
 }
 
+/* By code that knows how many. */
+static ALWAYS_INLINE void run_some_columns(struct batch *b, const struct xent_job *job, enum target target,
+                                           double grad_scale, struct column_shares *shares, int *framed)
+{
+    struct column_room room;
+    if (columns_rows(b) == BATCH / 2)
+        run_columns_of(b, job, target, BATCH / 2, grad_scale, shares, framed, &room);
+    else
+        run_columns_of(b, job, target, BATCH, grad_scale, shares, framed, &room);
+}
+
 /* A function for each kind of target, so that none pays for another: a fifth of the time of 10 classes with AVX2. */
 static NOINLINE void run_columns_none(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
 {
     fill_up(b, NO_TARGET);
-    run_columns_of(b, job, NO_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, NO_TARGET, grad_scale, NULL, framed);
 }
 
 static NOINLINE void run_columns_plain(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
 {
     fill_up(b, PLAIN_TARGET);
-    run_columns_of(b, job, PLAIN_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, PLAIN_TARGET, grad_scale, NULL, framed);
 }
 
 static NOINLINE void run_columns_single(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
 {
     fill_up(b, SINGLE_TARGET);
-    run_columns_of(b, job, SINGLE_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, SINGLE_TARGET, grad_scale, NULL, framed);
 }
 
 static NOINLINE void run_columns_smoothed(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
 {
     fill_up(b, SMOOTHED_TARGET);
-    run_columns_of(b, job, SMOOTHED_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, SMOOTHED_TARGET, grad_scale, NULL, framed);
 }
 
 static NOINLINE void run_columns_distribution(struct batch *b, const struct xent_job *job, double grad_scale,
                                               int *framed)
 {
     fill_up(b, DISTRIBUTION);
-    run_columns_of(b, job, DISTRIBUTION, grad_scale, NULL, framed);
+    run_some_columns(b, job, DISTRIBUTION, grad_scale, NULL, framed);
 }
 
 /* Rows of probabilities, whose distributions are known only now. Returns whether they can be taken by columns;
    otherwise nothing has happened. */
 static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xent_job *job, int *framed)
 {
-    enum { BLOCKS = BATCH / VW };
-    struct column_shares shares[BLOCKS];
+    const int rows = columns_rows(b), blocks = rows / VW;
+    float q[COLUMNS_ROOM] __attribute__((aligned(64)));
+    struct column_shares shares[BATCH / VW];
     double pivot[BATCH];
     bool usual = true;
     fill_up(b, DISTRIBUTION);
-    for (int i = 0; i < BATCH; ++i)
+    for (int i = 0; i < rows; ++i)
         pivot[i] = b->t[i].pivot;
-    for (int k = 0; k < BLOCKS; ++k)
+    for (int k = 0; k < blocks; ++k)
+        shares[k].q = columns_of_block(q, NULL, b->classes, (size_t)k).f;
+    for (int k = 0; k < blocks; ++k)
         columns_shares(b->x + k * VW, b->q + k * VW, b->classes, job->class_weights, pivot + k * VW, &shares[k]);
-    for (int i = 0; i < BATCH; ++i) {
+    for (int i = 0; i < rows; ++i) {
         struct column_shares *s = &shares[i / VW];
         const int k = i % VW;
         add_probabilities(b, (size_t)i, job, s->y[k] < 0 ? NO_CLASS : (size_t)s->y[k], s->x_y[k], s->Q[k], s->P[k]);
@@ -225,10 +254,10 @@ static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xen
         s->N_lo[k] = taken.lo;
         usual = usual && is_usual(b, (size_t)i, job) && (taken.usual || job->class_weights);
     }
-    for (int k = 0; usual && job->class_weights && k < BLOCKS; ++k)
+    for (int k = 0; usual && job->class_weights && k < blocks; ++k)
         columns_take_general(&shares[k], b->classes, job->class_weights);
     if (usual)
-        run_columns_of(b, job, DISTRIBUTION, 0, shares, framed);
+        run_some_columns(b, job, DISTRIBUTION, 0, shares, framed);
     else
         find_distributions(b, job);
     return usual;

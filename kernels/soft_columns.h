@@ -60,7 +60,7 @@ static NOINLINE void columns_logit_sum(struct column_place at, size_t classes, d
 
 /* The probabilities of a block of rows, what distribution_add_probabilities asks of each row, and struct taken. */
 struct column_shares {
-    float q[COLUMNS_MAX][VW];
+    float (*q)[VW];
     double y[VW], x_y[VW]; /* y -1: none */
     double Q[VW], P[VW];
     double N[VW];

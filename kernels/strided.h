@@ -152,7 +152,8 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
 static NOINLINE void run_tiles(const struct xent_job *job, size_t first, size_t last, enum target target)
 {
     float tile[TILE] __attribute__((aligned(64)));
-    const size_t fitting = TILE / tiles(job) / tile_pitch(job->classes), limit = fitting < BATCH ? fitting : BATCH;
+    const size_t fitting = TILE / tiles(job) / tile_pitch(job->classes), most = batch_rows(job);
+    const size_t limit = fitting < most ? fitting : most;
     int framed = 0;
     for (size_t i = first, count; i < last; i += count) {
         count = last - i < limit ? last - i : limit;
@@ -316,11 +317,13 @@ static void ignore_planes(const struct planes *p, const struct xent_job *job)
         fill(p->out + j * job->out_strides.classes, p->b.count, 0.0f);
 }
 
-enum { STRIP = 4, BLOCKS = BATCH / VW };
+enum { STRIP = 64 / BATCH, BLOCKS = BATCH / VW };
 
 /* Neighbours, as many batches of them as a strip has. */
 struct strip {
     struct planes p[STRIP];
+    float f[STRIP * BATCH * COLUMNS_MAX] __attribute__((aligned(64)));
+    int32_t n[STRIP * BATCH * COLUMNS_MAX] __attribute__((aligned(64)));
     struct columns columns[STRIP][BLOCKS];
     bool plain[STRIP][BLOCKS];
 };
@@ -363,6 +366,8 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     for (size_t at = 0; at < count; at += BATCH, ++batches)
         if (!fill_planes(&s.p[batches], job, first + at, count - at < BATCH ? count - at : BATCH, target))
             return false;
+    for (size_t i = 0; i < batches * BLOCKS; ++i)
+        s.columns[i / BLOCKS][i % BLOCKS] = columns_of_block(s.f, s.n, job->classes, i);
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
         for (int k = 0; p->kept > 0 && k < BLOCKS; ++k)

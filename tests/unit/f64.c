@@ -116,8 +116,8 @@ START_TEST(inverse_hyperbolic_tangent)
 }
 END_TEST
 
-/* log(s) as kernels/pair.h begins it, and as kernels/row.h has it, with 1/s. Near s = 1 errors are absolute, which is all
-   that is asked of it. */
+/* log(s) as kernels/pair.h begins it, and as kernels/row.h has it, with 1/s. Near s = 1 errors are absolute, which is
+   all that is asked of it. */
 struct log_worst {
     struct worst parts, log, row_log, inverse;
 };
@@ -126,7 +126,8 @@ static void log_at(struct log_worst *worst, double s)
 {
     const struct f64_parts parts = f64_split(s);
     const double f = (parts.m - 1) / (parts.m + 1);
-    if (ldexp(parts.m, (int)parts.n) != s || parts.m != s * parts.unit || !(parts.m >= 0.7 && parts.m < 1.4143 && fabs(f) <= 0.1716))
+    if (ldexp(parts.m, (int)parts.n) != s || parts.m != s * parts.unit ||
+        !(parts.m >= 0.7 && parts.m < 1.4143 && fabs(f) <= 0.1716))
         ck_abort_msg("%a is split into %a * 2^%g", s, parts.m, parts.n);
     mpfr_set_d(exact, parts.m, MPFR_RNDN);
     mpfr_log(exact, exact, MPFR_RNDN);
