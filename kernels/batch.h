@@ -9,11 +9,12 @@
 /* The steps of a row's end wait for each other, so that those of a few vectors of rows are wanted at a time. */
 enum { BATCH = VW > 8 ? 2 * VW : 16 };
 
-/* The rows of a batch. More than 16 are faster, by a fifth, where the ends of rows are much of the work. They are then
-   few enough for COLUMNS_ROOM, too. */
+/* The rows of a batch. On Intel's processors more than 16 are faster, by a fifth, where the ends of rows are much of the
+   work (and are then few enough for COLUMNS_ROOM); on Zen 4, with half the units of 512 bits, they were slower. */
 static ALWAYS_INLINE size_t batch_rows(const struct xent_job *job)
 {
-    return BATCH > 16 && job->classes > (job->out ? 16 : 32) ? BATCH / 2 : BATCH;
+    const bool long_ends = job->classes <= (job->out ? 16 : 32);
+    return long_ends && job->memory != XENT_MEMORY_PLAIN ? BATCH : 16;
 }
 
 /* What a row's loss is about: nothing (softmax), its only label, its only label with a share that is not 1, the same

@@ -21,6 +21,9 @@
 #ifndef __mmask16
 #define __mmask16 simde__mmask16
 #endif
+#ifndef __mmask8
+#define __mmask8 simde__mmask8
+#endif
 
 typedef struct {
     float f[16];
