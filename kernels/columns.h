@@ -20,11 +20,16 @@ struct columns {
     int32_t (*n)[VW]; /* not in use while all logits lie in the window and f is the exponential itself */
 };
 
-/* The columns of one block in the room for all. */
+/* Where the columns of a block begin in the room for all. */
+static ALWAYS_INLINE size_t columns_at(size_t classes, size_t block)
+{
+    return block * ((classes + 3) / 4 * 4);
+}
+
 static ALWAYS_INLINE struct columns columns_of_block(float *f, int32_t *n, size_t classes, size_t block)
 {
-    const size_t at = block * ((classes + 3) / 4 * 4);
-    return (struct columns){(float(*)[VW])f + at, (int32_t(*)[VW])n + at};
+    return (struct columns){(float(*)[VW])f + columns_at(classes, block),
+                            (int32_t(*)[VW])n + columns_at(classes, block)};
 }
 
 static ALWAYS_INLINE size_t columns_left(size_t classes, size_t j)

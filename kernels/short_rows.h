@@ -241,7 +241,7 @@ static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xen
     for (int i = 0; i < rows; ++i)
         pivot[i] = b->t[i].pivot;
     for (int k = 0; k < blocks; ++k)
-        shares[k].q = columns_of_block(q, NULL, b->classes, (size_t)k).f;
+        shares[k].q = (float(*)[VW])q + columns_at(b->classes, (size_t)k);
     for (int k = 0; k < blocks; ++k)
         columns_shares(b->x + k * VW, b->q + k * VW, b->classes, job->class_weights, pivot + k * VW, &shares[k]);
     for (int i = 0; i < rows; ++i) {
