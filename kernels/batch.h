@@ -1,6 +1,6 @@
 /*
  * Part of kernels/algorithm.h: rows that are computed together, what their targets are, and how the sums of all are
- * turned into results: in loops that a compiler makes into vector instructions, as a row's logarithm and divisions
+ * turned into results: in loops that a compiler makes into vector instructions, as a row's logarithm and division
  * would otherwise take longer than 100 of its classes.
  */
 #ifndef XENT_KERNELS_BATCH_H
@@ -9,8 +9,8 @@
 /* The steps of a row's end wait for each other, so that those of a few vectors of rows are wanted at a time. */
 enum { BATCH = VW > 8 ? 2 * VW : 16 };
 
-/* The rows of a batch. On Intel's processors more than 16 are faster, by a fifth, where the ends of rows are much of the
-   work (and are then few enough for COLUMNS_ROOM); on Zen 4, with half the units of 512 bits, they were slower. */
+/* The rows of a batch. On Intel's processors more than 16 are faster, by a fifth, where the ends of rows are much of
+   the work (and are then few enough for COLUMNS_ROOM); on Zen 4, with half the units of 512 bits, they were slower. */
 static ALWAYS_INLINE size_t batch_rows(const struct xent_job *job)
 {
     const bool long_ends = job->classes <= (job->out ? 16 : 32);
