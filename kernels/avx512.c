@@ -136,12 +136,12 @@ static ALWAYS_INLINE void vistore(int32_t *p, vi w)
 
 static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
 {
-    return _mm512_maskz_mov_ps((__mmask16)~_mm512_cmpeq_epi32_mask(w, _mm512_set1_epi32(c)), v);
+    return _mm512_maskz_mov_ps(_mm512_cmpneq_epi32_mask(w, _mm512_set1_epi32(c)), v);
 }
 
 static ALWAYS_INLINE vf vreplace_where(vf v, vi w, int c, vf u)
 {
-    return _mm512_mask_mov_ps(v, _mm512_cmpeq_epi32_mask(w, _mm512_set1_epi32(c)), u);
+    return _mm512_mask_mov_ps(u, _mm512_cmpneq_epi32_mask(w, _mm512_set1_epi32(c)), v);
 }
 
 static ALWAYS_INLINE vi viadd(vi a, vi b)
