@@ -42,6 +42,16 @@ static ALWAYS_INLINE size_t to_line(const float *p, size_t count)
     return head < count ? head : count;
 }
 
+/* Fetches the lines at either end that a row does not fill, well before ordinary stores to them: all that is streamed
+   later would wait for these. */
+static ALWAYS_INLINE void fetch_part_lines(const float *out, size_t count)
+{
+    if (to_line(out, LINE) != 0)
+        __builtin_prefetch(out, 1);
+    if (to_line(out + count, LINE) != 0)
+        __builtin_prefetch(out + count, 1);
+}
+
 /* What is done to exponentials in a second pass: nothing but to multiply them; the same, but they are formed again and
    the products go past the caches; or what is taken off is in floats and of one kind (taking.h). */
 enum second_kind { SCALE, AGAIN, TAKE_EVEN, TAKE_WEIGHTED, TAKE_SHARES };

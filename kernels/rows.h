@@ -64,6 +64,8 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
         dot_start(&dot, w, even && w, q, y, target == DISTRIBUTION ? b->t[i].pivot : 0);
         pass.dot = &dot;
     }
+    if (is_streamed(job, target))
+        fetch_part_lines(b->out[i], b->classes);
     const struct summed row = sum_row(pass, b->classes);
     b->others[i] = row.others;
     b->zeros[i] = row.zeros;
