@@ -49,6 +49,7 @@ struct column_place {
     float *out_plane;             /* or NULL */
     size_t x_stride, out_stride;  /* from one class to the next */
     bool is_whole;                /* VW rows, none of which is dropped */
+    bool is_streamed;             /* VW rows whose columns are written past the caches */
     size_t rows;                  /* at most VW: nothing beyond them is read or written */
     const int32_t *dropped;       /* [VW]: 1 for a row whose logits are taken for 0 */
     const float *target_gradient; /* [VW] */
@@ -94,7 +95,9 @@ static ALWAYS_INLINE void store_columns(struct column_place at, size_t j, size_t
     }
     for (size_t i = 0; i < count; ++i) {
         float *out = at.out_plane + (j + i) * at.out_stride;
-        if (at.is_whole)
+        if (at.is_streamed)
+            vstream(out, column[i]);
+        else if (at.is_whole)
             vstore(out, column[i]);
         else
             store_left(out, column[i], at.rows);

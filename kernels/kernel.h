@@ -34,8 +34,8 @@ enum xent_cpu_feature {
 enum xent_memory {
     XENT_MEMORY_PLAIN,   /* the CPU's own prefetchers keep memory busy while arithmetic goes on */
     XENT_MEMORY_OVERLAP, /* they do not: kernels/overlap.h */
-    XENT_MEMORY_STREAM   /* and what is written without having been read goes past the caches; only of rows whose classes
-                            are neighbours */
+    XENT_MEMORY_STREAM   /* and what is written without having been read goes past the caches, where classes or rows are
+                            neighbours */
 };
 
 /*

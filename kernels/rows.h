@@ -35,7 +35,7 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 /* Whether gradients go past the caches, with exponentials formed a second time. */
 static ALWAYS_INLINE bool is_streamed(const struct xent_job *job, enum target target)
 {
-    return job->memory == XENT_MEMORY_STREAM && job->out != job->logits &&
+    return job->memory == XENT_MEMORY_STREAM && job->out != job->logits && xent_job_is_contiguous(job) &&
            (target == NO_TARGET || target == PLAIN_TARGET || target == SINGLE_TARGET);
 }
 

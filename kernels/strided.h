@@ -166,6 +166,7 @@ struct planes {
     struct batch b;
     const float *x;
     float *out;
+    bool is_streamed; /* whether gradients go past the caches */
     size_t kept;
     int32_t y[BATCH], dropped[BATCH]; /* an ignored row has no y: -1 */
     float B[BATCH];                   /* of SMOOTHED_TARGET: struct column_taking */
@@ -188,7 +189,7 @@ static ALWAYS_INLINE struct column_place columns_of_planes(struct planes *p, con
 
 static ALWAYS_INLINE struct ahead planes_ahead(const struct planes *p)
 {
-    return (struct ahead){PLANES_AHEAD, NULL, p->out && p->out != p->x};
+    return (struct ahead){PLANES_AHEAD, NULL, p->out && p->out != p->x && !p->is_streamed};
 }
 
 static NOINLINE bool sum_whole_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c,
@@ -277,6 +278,12 @@ static bool read_shares(struct planes *p, const struct xent_job *job, size_t fir
     return find_shares(b, job, p->dropped);
 }
 
+/* Whether gradients go past the caches: by whole lines, which in the planes of all classes begin alike. */
+static ALWAYS_INLINE bool planes_are_streamed(const struct xent_job *job)
+{
+    return job->memory == XENT_MEMORY_STREAM && job->out != job->logits && job->out_strides.classes % LINE == 0;
+}
+
 /* Takes count rows from first on. */
 static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, size_t first, size_t count,
                                  enum target target)
@@ -293,6 +300,7 @@ static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, s
     b->classes = job->classes;
     p->x = xent_job_logits(job, first);
     p->out = b->out[0] = job->out ? xent_job_out(job, first) : NULL;
+    p->is_streamed = count == BATCH && planes_are_streamed(job) && to_line(p->out, LINE) == 0;
     read_labels(p, job, first, count);
     return target == PLAIN_TARGET || read_shares(p, job, first);
 }
@@ -314,7 +322,10 @@ static void ignore_planes(const struct planes *p, const struct xent_job *job)
     for (size_t i = 0; i < p->b.count; ++i)
         store_ignored(job, p->b.row[i]);
     for (size_t j = 0; p->out && j < job->classes; ++j)
-        fill(p->out + j * job->out_strides.classes, p->b.count, 0.0f);
+        if (p->is_streamed)
+            fill_stream(p->out + j * job->out_strides.classes, BATCH, 0.0f);
+        else
+            fill(p->out + j * job->out_strides.classes, p->b.count, 0.0f);
 }
 
 enum { STRIP = 64 / BATCH, BLOCKS = BATCH / VW };
@@ -333,29 +344,47 @@ static ALWAYS_INLINE bool is_whole(const struct planes *p)
     return p->kept == BATCH;
 }
 
-static ALWAYS_INLINE void scale_whole_planes(struct strip *s, const struct xent_job *job, size_t batches,
-                                             enum target target)
+/* Whether the gradients of a batch's blocks that can be multiplied plainly are written along with those of the strip's
+   others, class by class. Those of ignored rows come to 0. */
+static ALWAYS_INLINE bool is_full(const struct planes *p)
+{
+    return p->kept > 0 && p->b.count == BATCH;
+}
+
+static ALWAYS_INLINE void scale_full_planes(struct strip *s, const struct xent_job *job, size_t batches,
+                                            enum target target, bool streamed)
 {
     for (size_t j = 0; j < job->classes; j += 4)
         for (size_t i = 0; i < batches; ++i)
             for (int k = 0; k < BLOCKS; ++k)
-                if (is_whole(&s->p[i]) && s->plain[i][k]) {
+                if (is_full(&s->p[i]) && s->plain[i][k]) {
                     const int at = k * VW;
                     const struct batch *b = &s->p[i].b;
+                    struct column_place place = columns_of_planes(&s->p[i], job, (size_t)at, true);
+                    place.is_streamed = streamed;
                     columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
-                                  b->lo + at, planes_taking(&s->p[i], job, at, target),
-                                  columns_of_planes(&s->p[i], job, (size_t)at, true));
+                                  b->lo + at, planes_taking(&s->p[i], job, at, target), place);
                 }
 }
 
 static NOINLINE void scale_strip(struct strip *s, const struct xent_job *job, size_t batches)
 {
-    scale_whole_planes(s, job, batches, PLAIN_TARGET);
+    scale_full_planes(s, job, batches, PLAIN_TARGET, false);
+}
+
+static NOINLINE void scale_strip_streamed(struct strip *s, const struct xent_job *job, size_t batches)
+{
+    scale_full_planes(s, job, batches, PLAIN_TARGET, true);
 }
 
 static NOINLINE void scale_strip_smoothed(struct strip *s, const struct xent_job *job, size_t batches)
 {
-    scale_whole_planes(s, job, batches, SMOOTHED_TARGET);
+    scale_full_planes(s, job, batches, SMOOTHED_TARGET, false);
+}
+
+static NOINLINE void scale_strip_smoothed_streamed(struct strip *s, const struct xent_job *job, size_t batches)
+{
+    scale_full_planes(s, job, batches, SMOOTHED_TARGET, true);
 }
 
 static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target,
@@ -393,16 +422,18 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     }
     if (!job->out)
         return true;
+    /* Of all batches that are full, or of none. */
+    const bool streamed = s.p[0].is_streamed;
     if (target == SMOOTHED_TARGET)
-        scale_strip_smoothed(&s, job, batches);
+        streamed ? scale_strip_smoothed_streamed(&s, job, batches) : scale_strip_smoothed(&s, job, batches);
     else
-        scale_strip(&s, job, batches);
+        streamed ? scale_strip_streamed(&s, job, batches) : scale_strip(&s, job, batches);
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
         if (p->kept == 0)
             continue;
         for (int k = 0; k < BLOCKS; ++k)
-            if (!is_whole(p) || !s.plain[i][k])
+            if (!is_full(p) || !s.plain[i][k])
                 scale_planes(p, job, k * VW, s.plain[i][k], target, &s.columns[i][k]);
         for (size_t n = 0; n < p->b.count; ++n)
             for (size_t j = 0; !p->b.finite[n] && j < job->classes; ++j)
@@ -426,16 +457,25 @@ static NOINLINE bool run_strip_smoothed(const struct xent_job *job, size_t first
     return run_strip(job, first, count, SMOOTHED_TARGET, 0, framed);
 }
 
+/* So many rows from one on make a strip: as many as it has room for, or fewer after which gradients begin a line. */
+static size_t strip_rows(const struct xent_job *job, size_t row)
+{
+    const size_t head = planes_are_streamed(job) ? to_line(xent_job_out(job, row), LINE) : 0;
+    return head == 0 ? STRIP * BATCH : STRIP * BATCH - LINE + head;
+}
+
 static void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target)
 {
     int framed = 0;
     for (size_t i = first, count; i < last; i += count) {
-        count = line_left(job, i, last - i < STRIP * BATCH ? last - i : STRIP * BATCH);
+        count = line_left(job, i, last - i < strip_rows(job, i) ? last - i : strip_rows(job, i));
         if (!(target == PLAIN_TARGET ? run_strip_plain(job, i, count, &framed)
               : job->smoothing == 0  ? run_strip_single(job, i, count, &framed)
                                      : run_strip_smoothed(job, i, count, &framed)))
             run_tiles(job, i, i + count, target);
     }
+    if (planes_are_streamed(job))
+        vstream_end();
 }
 
 static bool has_planes(const struct xent_job *job)

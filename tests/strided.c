@@ -135,26 +135,29 @@ static void fill_rows(struct rows *r, struct rng *rng)
     }
 }
 
-static const char *const layouts[] = {"images",           "channels last",      "padded planes",
-                                      "every second row", "every second class", "planes of all",
-                                      "outer first"};
-enum { LAYOUTS = sizeof layouts / sizeof *layouts };
+static const char *const layouts[] = {"images",        "padded planes",    "planes of whole lines",
+                                      "channels last", "every second row", "every second class",
+                                      "planes of all", "outer first"};
+enum { IMAGES, PADDED_PLANES, PLANES_OF_LINES, CHANNELS_LAST, LAYOUTS = sizeof layouts / sizeof *layouts };
+enum { KINDS_OF_IMAGES = PLANES_OF_LINES + 1, LINE = 64 / sizeof(float) };
 
 static xent_strides strides_of(const struct rows *r, size_t layout)
 {
-    const size_t C = r->classes, I = r->inner, O = r->outer;
+    const size_t C = r->classes, I = r->inner, O = r->outer, lines = (I + LINE - 1) / LINE * LINE;
     switch (layout) {
-    case 0:
+    case IMAGES:
         return (xent_strides){C * I, I, 1};
-    case 1:
-        return (xent_strides){C * I, 1, C};
-    case 2:
+    case PADDED_PLANES:
         return (xent_strides){C * (I + 5) + 3, I + 5, 1};
-    case 3:
-        return (xent_strides){2 * C * I, 2 * I, 2};
+    case PLANES_OF_LINES:
+        return (xent_strides){C * lines, lines, 1};
+    case CHANNELS_LAST:
+        return (xent_strides){C * I, 1, C};
     case 4:
-        return (xent_strides){2 * C * I, 2, 2 * C};
+        return (xent_strides){2 * C * I, 2 * I, 2};
     case 5:
+        return (xent_strides){2 * C * I, 2, 2 * C};
+    case 6:
         return (xent_strides){I, O * I, 1};
     default:
         return (xent_strides){1, O, O * C};
@@ -288,7 +291,7 @@ static void check_layout(const struct rows *r, const void *targets, enum place p
 
 static void check_rows(const struct rows *r, struct rng *rng)
 {
-    const xent_strides contiguous = strides_of(r, 1);
+    const xent_strides contiguous = strides_of(r, CHANNELS_LAST);
     void *narrow = typed_targets(r);
     const void *targets = r->options.target_type == XENT_LABELS_I32 ? narrow : r->targets;
     struct results expected = results_new(r), same = results_new(r);
@@ -304,7 +307,7 @@ static void check_rows(const struct rows *r, struct rng *rng)
             struct watched watched;
             watched_init_any(&watched, rng);
             const bool threads = rng_chance(rng, 0.5);
-            const size_t images = rng_chance(rng, 0.5) ? 0 : 2;
+            const size_t images = rng_below(rng, KINDS_OF_IMAGES);
             size_t layout[2] = {rng_below(rng, LAYOUTS), rng_below(rng, LAYOUTS)};
             if (rng_chance(rng, 0.4))
                 layout[0] = layout[1] = images;
