@@ -11,7 +11,8 @@ enum {
     STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
     LINE = 16,                 /* floats of a cache line */
     AHEAD_L1 = 384,            /* floats that lines are fetched ahead of their use */
-    AHEAD_L2 = 1024            /* a page: where the CPU's own prefetchers stop */
+    AHEAD_L2 = 1024,           /* a page: where the CPU's own prefetchers stop */
+    SECOND_AHEAD = 64          /* from the second-level cache, where a second pass beside finds its row */
 };
 
 /* How far to fetch ahead, in floats: into the first-level cache and into the second; 0: not at all. */
@@ -103,6 +104,8 @@ static ALWAYS_INLINE vf second_again(vf x, vf hi, vf lo)
 /* One step. */
 static ALWAYS_INLINE void second_scale(float *out, float hi, float lo)
 {
+    for (int i = 0; i < STEP; i += LINE)
+        prefetch(out + SECOND_AHEAD + i);
     for (int i = 0; i < STEP; i += SW) {
         const sf e = sload(out + i);
         sstore(out + i, sfma(e, sset(hi), smul(e, sset(lo))));
