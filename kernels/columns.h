@@ -178,11 +178,10 @@ struct found {
 
 /* Columns j to j + count - 1, for a constant count <= 4. logits: NULL, or to be added to. */
 static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t count, vi target, enum mode mode,
-                                           vf ref, vf cut, struct ahead ahead, struct columns *c, struct found *found,
+                                           vf ref, vf cut, struct columns *c, struct found *found,
                                            struct column_logits *logits)
 {
     vf z[4], t[4], r[4], e[4];
-    prefetch_columns(at, j, count, ahead);
     load_columns(at, j, count, z);
     for (size_t i = 0; i < count; ++i) {
         found->x_y = vreplace_where(found->x_y, target, (int)(j + i), z[i]);
@@ -201,6 +200,11 @@ static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, siz
         vstore(c->f[j + i], vdrop_where(e[i], target, (int)(j + i)));
 }
 
+static ALWAYS_INLINE bool is_found_in_window(const struct found *found)
+{
+    return !vany(found->stray, ~(WINDOW_SIZE - 1));
+}
+
 /* The exponentials themselves, of the logits as they are (WINDOW) or in each row's frame (FAR_MASKED). False if one
    does not lie in the window; then there are none. logits: NULL, or, in the window, receives their sums. */
 static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, const int32_t *y, enum mode mode,
@@ -213,16 +217,19 @@ static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, co
     const vf vref = vload(ref), vcut = vload(cut);
     struct found found = {viset(0), vload(at.x_y)};
     size_t j = 0;
-    for (; j + 4 <= classes; j += 4)
-        columns_exp_some(at, j, 4, target, mode, vref, vcut, ahead, c, &found, logits);
+    for (; j + 4 <= classes; j += 4) {
+        prefetch_columns(at, j, 4, ahead);
+        columns_exp_some(at, j, 4, target, mode, vref, vcut, c, &found, logits);
+    }
+    prefetch_columns(at, j, classes - j, ahead);
     if (classes - j == 3)
-        columns_exp_some(at, j, 3, target, mode, vref, vcut, ahead, c, &found, logits);
+        columns_exp_some(at, j, 3, target, mode, vref, vcut, c, &found, logits);
     else if (classes - j == 2)
-        columns_exp_some(at, j, 2, target, mode, vref, vcut, ahead, c, &found, logits);
+        columns_exp_some(at, j, 2, target, mode, vref, vcut, c, &found, logits);
     else if (classes - j == 1)
-        columns_exp_some(at, j, 1, target, mode, vref, vcut, ahead, c, &found, logits);
+        columns_exp_some(at, j, 1, target, mode, vref, vcut, c, &found, logits);
     vstore(at.x_y, found.x_y);
-    return !vany(found.stray, ~(WINDOW_SIZE - 1));
+    return is_found_in_window(&found);
 }
 
 /* What lane l < classes of a row comes to, in all rows: classes l, l + 32, ... */

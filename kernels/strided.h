@@ -13,7 +13,8 @@ enum {
     TILE = 12288,              /* floats: as much stack as any thread should have */
     TILE_LINE = 16,            /* floats in a cache line */
     SHORTEST_LINE = BATCH / 4, /* fewer neighbours than this are better mixed with others in a tile */
-    PLANES_AHEAD = 32          /* rows that are prefetched in every plane */
+    PLANES_AHEAD = 32,         /* rows that are prefetched in every plane */
+    PLANES_OVERLAP = 20        /* or planes, where kernels overlap */
 };
 
 /* Rows up to the next one that is not evenly spaced with them, but at most limit. */
@@ -344,11 +345,79 @@ static ALWAYS_INLINE bool is_whole(const struct planes *p)
     return p->kept == BATCH;
 }
 
-/* Whether the gradients of a batch's blocks that can be multiplied plainly are written along with those of the strip's
-   others, class by class. Those of ignored rows come to 0. */
+/* The same with some of its rows ignored, but not all: their gradients come to 0. */
 static ALWAYS_INLINE bool is_full(const struct planes *p)
 {
     return p->kept > 0 && p->b.count == BATCH;
+}
+
+/* Fetches a strip's lines of the class that is so many planes ahead of class j, be it of the next strip; and those of
+   class j that are to be written to. */
+static ALWAYS_INLINE void fetch_planes(const struct strip *s, const struct xent_job *job, size_t j)
+{
+    const size_t most = job->classes < PLANES_OVERLAP ? job->classes : PLANES_OVERLAP, ahead = j + most;
+    const size_t x_stride = job->logits_strides.classes;
+    const struct planes *p = &s->p[0];
+    const float *x =
+        ahead < job->classes ? p->x + ahead * x_stride : p->x + STRIP * BATCH + (ahead - job->classes) * x_stride;
+    for (size_t i = 0; i < STRIP * BATCH; i += LINE)
+        prefetch_l2(x + i);
+    for (size_t i = 0; planes_ahead(p).out_plane && i < STRIP * BATCH; i += LINE)
+        __builtin_prefetch(p->out + j * job->out_strides.classes + i, 1);
+}
+
+/* Columns j to j + count - 1, a constant number of them, of all blocks of a strip. */
+static ALWAYS_INLINE void exp_strip_some(struct strip *s, const struct xent_job *job, size_t j, size_t count,
+                                         bool whole, struct found *found)
+{
+    for (size_t i = 0; i < count; ++i)
+        fetch_planes(s, job, j + i);
+    for (size_t i = 0; i < STRIP; ++i)
+        for (int k = 0; k < BLOCKS; ++k)
+            columns_exp_some(columns_of_planes(&s->p[i], job, (size_t)k * VW, whole), j, count,
+                             viload(s->p[i].y + k * VW), WINDOW, vset(near_frame.ref), vset(near_frame.cut),
+                             &s->columns[i][k], &found[i * BLOCKS + (size_t)k], NULL);
+}
+
+/* The exponentials and sums of a strip of full batches, class by class: where planes are a power of two apart, lines of
+   many of them have few places in a cache, and would be gone before they are used. whole: whether all batches are. */
+static ALWAYS_INLINE void sum_strip(struct strip *s, const struct xent_job *job, bool whole, int *framed)
+{
+    struct found found[STRIP * BLOCKS];
+    for (size_t i = 0; i < STRIP * BLOCKS; ++i)
+        found[i] = (struct found){viset(0), vset(0)};
+    size_t j = 0;
+    for (; j + 4 <= job->classes; j += 4)
+        exp_strip_some(s, job, j, 4, whole, found);
+    if (job->classes - j == 3)
+        exp_strip_some(s, job, j, 3, whole, found);
+    else if (job->classes - j == 2)
+        exp_strip_some(s, job, j, 2, whole, found);
+    else if (job->classes - j == 1)
+        exp_strip_some(s, job, j, 1, whole, found);
+    for (size_t i = 0; i < STRIP; ++i)
+        for (int k = 0; k < BLOCKS; ++k) {
+            struct batch *b = &s->p[i].b;
+            const struct found *f = &found[i * BLOCKS + (size_t)k];
+            s->plain[i][k] = is_found_in_window(f);
+            if (s->plain[i][k]) {
+                vstore(b->x_y + k * VW, f->x_y);
+                columns_sum(&s->columns[i][k], b->classes, b->others + k * VW);
+            } else {
+                *framed = FRAMED_BLOCKS;
+                s->plain[i][k] = sum_planes(&s->p[i], job, k * VW, &s->columns[i][k], framed);
+            }
+        }
+}
+
+static NOINLINE void sum_whole_strip(struct strip *s, const struct xent_job *job, int *framed)
+{
+    sum_strip(s, job, true, framed);
+}
+
+static NOINLINE void sum_full_strip(struct strip *s, const struct xent_job *job, int *framed)
+{
+    sum_strip(s, job, false, framed);
 }
 
 static ALWAYS_INLINE void scale_full_planes(struct strip *s, const struct xent_job *job, size_t batches,
@@ -397,7 +466,15 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
             return false;
     for (size_t i = 0; i < batches * BLOCKS; ++i)
         s.columns[i / BLOCKS][i % BLOCKS] = columns_of_block(s.f, s.n, job->classes, i);
+    bool whole = true, full = batches == STRIP;
     for (size_t i = 0; i < batches; ++i) {
+        whole = whole && is_whole(&s.p[i]);
+        full = full && is_full(&s.p[i]);
+    }
+    const bool by_classes = full && target != SMOOTHED_TARGET && job->memory != XENT_MEMORY_PLAIN && *framed == 0;
+    if (by_classes)
+        whole ? sum_whole_strip(&s, job, framed) : sum_full_strip(&s, job, framed);
+    for (size_t i = 0; !by_classes && i < batches; ++i) {
         struct planes *p = &s.p[i];
         for (int k = 0; p->kept > 0 && k < BLOCKS; ++k)
             s.plain[i][k] = target == SMOOTHED_TARGET ? sum_planes_even(p, job, k * VW, &s.columns[i][k], framed)
