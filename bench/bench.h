@@ -4,7 +4,7 @@
  *
  *   select.c  the command line             data.c   the arrays         floors.c  the least that memory takes
  *   cases.c   the table of cases           pool.c   threads            limits.c  the least that arithmetic takes
- *   run.c     one run of a case, timed     errors.c errors in ULP
+ *   run.c     one run of a case, timed     errors.c errors in ULP     orders.c the least that an order of memory takes
  */
 #ifndef XENT_BENCH_BENCH_H
 #define XENT_BENCH_BENCH_H
@@ -78,6 +78,12 @@ struct bench_selection {
     bool errors;             /* print the errors of the calls instead of timing them */
 };
 
+enum bench_access {
+    BENCH_READS,
+    BENCH_IN_PLACE, /* overwrites its input: the logits are put back before it, untimed */
+    BENCH_COPIES
+};
+
 /*
  * The least work that any call has to do, in one way of doing it: "read" sums the logits, "scale" multiplies them in
  * place, "stream" copies them with streaming stores, "copy" with ordinary ones.
@@ -89,6 +95,13 @@ struct bench_floor {
     bool in_place;
     bool halves; /* walk both halves of the array at once */
     void (*run)(const float *from, float *to, size_t count, bool halves);
+};
+
+/* What a kernel does to rows from first to last, in its order, without arithmetic. */
+struct bench_order {
+    const char *mode;
+    enum bench_access access;
+    void (*run)(struct bench_shape shape, const float *from, float *to, size_t first, size_t last);
 };
 
 /* Instructions that do one thing on 16 lanes again and again, on registers that do not wait for one another. */
@@ -118,12 +131,6 @@ struct bench_data {
     double *double_loss;
 };
 
-enum bench_access {
-    BENCH_READS,
-    BENCH_IN_PLACE, /* overwrites its input: the logits are put back before it, untimed */
-    BENCH_COPIES
-};
-
 struct bench_case {
     char name[112]; /* shape/mode/isa/threads:N, or shape/floor-operation/variant/threads:N; more where data differs */
     struct bench_layout layout;
@@ -137,6 +144,7 @@ struct bench_case {
     double bytes;      /* moved per run if the caches hold nothing */
     const char *isa;   /* the kernel to select, or NULL */
     const struct bench_floor *floor;
+    const struct bench_order *order;
     const struct bench_limit *limit;
     const struct bench_option *option; /* or NULL */
     void (*run)(const struct bench_case *self, const struct bench_data *at);
@@ -173,6 +181,9 @@ void bench_call(struct bench_shape shape, const struct bench_data *at, const flo
 
 /* Every floor that this CPU can run. */
 const struct bench_floor *bench_floors(size_t *count);
+
+/* The orders of a shape that this CPU can run, if kernels take it in one of them. */
+const struct bench_order *bench_orders(struct bench_shape shape, size_t *count);
 
 /* Every limit of this CPU family, to run on a CPU that has the ISA. They need BENCH_L1_FLOATS floats, aligned to 64
  * bytes. */

@@ -141,6 +141,27 @@ static void run_floor(const struct bench_case *self, const struct bench_data *at
     bench_parallel(self->threads, run_part, &parts, self->threads);
 }
 
+/* The same of an order, cut into whole rows. */
+struct order_parts {
+    const struct bench_case *self;
+    const float *from;
+    float *to;
+};
+
+static void run_order_part(void *argument, size_t index)
+{
+    const struct order_parts *p = argument;
+    const struct bench_shape shape = p->self->layout.shape;
+    const size_t threads = p->self->threads;
+    p->self->order->run(shape, p->from, p->to, shape.rows * index / threads, shape.rows * (index + 1) / threads);
+}
+
+static void run_order(const struct bench_case *self, const struct bench_data *at)
+{
+    struct order_parts parts = {self, at->logits, self->access == BENCH_IN_PLACE ? at->work : at->grad};
+    bench_parallel(self->threads, run_order_part, &parts, self->threads);
+}
+
 static void run_limit(const struct bench_case *self, const struct bench_data *at)
 {
     self->limit->run(self->calls, at->grad);
@@ -241,6 +262,18 @@ static void add_floor(struct bench_case c, const char *name, const struct bench_
     add(c, name, operation, floor->variant);
 }
 
+static void add_order(struct bench_case c, const char *name, const struct bench_order *order, size_t last_level_cache)
+{
+    char operation[32];
+    snprintf(operation, sizeof operation, "order-%s", order->mode);
+    c.order = order;
+    c.run = run_order;
+    c.access = order->access;
+    set_counts(&c, last_level_cache);
+    c.bytes = c.logits * (order->access == BENCH_READS ? 4 : 8);
+    add(c, name, operation, "avx2");
+}
+
 static void add_options(struct bench_case c, const char *name, const struct bench_selection *selection)
 {
     c.access = BENCH_IN_PLACE;
@@ -279,6 +312,10 @@ static void add_shape(struct bench_shape shape, size_t threads, const struct ben
     const struct bench_floor *floors = bench_floors(&floor_count);
     for (size_t i = 0; i < floor_count; i++)
         add_floor(c, name, &floors[i], selection->last_level_cache);
+    size_t order_count;
+    const struct bench_order *orders = bench_orders(shape, &order_count);
+    for (size_t i = 0; i < order_count; i++)
+        add_order(c, name, &orders[i], selection->last_level_cache);
     for (size_t k = 0; k < selection->kind_count; k++)
         for (size_t i = 0; i < selection->isa_count; i++)
             for (size_t m = 0; m < MODES; m++) {

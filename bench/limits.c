@@ -2,7 +2,8 @@
  * The limits of arithmetic: how fast the execution units do one kind of operation if nothing waits for anything. They
  * tell which unit a kernel saturates. The last one, "exp-sum", has all the operations that a kernel does to 16 logits
  * (docs/numerics.md, sections 1 and 3), as many of each but in no meaningful order: what a forward would take in the
- * first-level cache without dependences, loop and bookkeeping.
+ * first-level cache without dependences, loop and bookkeeping. "column" has besides what is done to a class of 16 rows
+ * that are taken by columns (kernels/columns.h): to turn rows into columns, and to find the target among them.
  *
  * Each is a block of instructions, written out because a compiler that is asked for work without a result finds ways to
  * leave it out. They read registers that no instruction writes, and write others: only an accumulator of a fused
@@ -52,12 +53,17 @@ LIMIT(fma_double_add_avx2, AVX2, 6, EACH(TWELVE, YMM("vfmadd231ps", "\\r") YMM("
     YMM("vpxor", "2") YMM("vpor", "3")                                                                                 \
     YMM("vpmuludq", "10") "vpsrlq $3, %%ymm0, %%ymm11\n" YMM("vpand", "12") YMM("vaddpd", "13") YMM("vaddpd", "14")
 LIMIT(exp_sum_avx2, AVX2, 1, EXP_SUM_YMM EXP_SUM_YMM)
+/* 8 rows' logits of one class, a quarter of what turns them into four columns, and the target's place among them. */
+#define TURN_YMM                                                                                                       \
+    "vmovups (%0), %%xmm10\n vinsertf128 $1, 16(%0), %%ymm0, %%ymm11\n" YMM("vunpcklps", "12") YMM("vunpcklpd", "13")    \
+    YMM("vpcmpeqd", "14") "vblendvps %%ymm0, %%ymm1, %%ymm0, %%ymm15\n" YMM("vandnps", "2")
+LIMIT(column_avx2, AVX2, 1, EXP_SUM_YMM TURN_YMM EXP_SUM_YMM TURN_YMM)
 
 #define AVX512_TARGET __attribute__((target("avx512f")))
 #define AVX512_CLEAR AVX2_CLEAR
 #define AVX512_CLOBBERS                                                                                                \
     AVX2_CLOBBERS, "xmm16", "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26",  \
-        "xmm27", "xmm28", "xmm29", "xmm30", "xmm31"
+        "xmm27", "xmm28", "xmm29", "xmm30", "xmm31", "k1"
 #define SIXTEEN TWELVE ",16,17,18,19"
 #define ZMM(instruction, result) instruction " %%zmm0, %%zmm1, %%zmm" result "\n"
 
@@ -69,10 +75,15 @@ LIMIT(integer_add_avx512, AVX512, 16, EACH(SIXTEEN, ZMM("vpaddd", "\\r")))
 LIMIT(load_avx512, AVX512, 16, EACH(SIXTEEN, "vmovaps 64*\\r(%0), %%zmm2"))
 LIMIT(store_avx512, AVX512, 16, EACH(SIXTEEN, "vmovaps %%zmm0, 64*\\r(%0)"))
 LIMIT(fma_double_add_avx512, AVX512, 16, EACH(SIXTEEN, ZMM("vfmadd231ps", "\\r") ZMM("vaddpd", "2") ZMM("vaddpd", "3")))
-LIMIT(exp_sum_avx512, AVX512, 1,
-    EACH("4,5,6,7,8,9", ZMM("vfmadd231ps", "\\r")) ZMM("vmulps", "10") ZMM("vsubps", "11")
-    ZMM("vpermd", "12") "vpslld $19, %%zmm0, %%zmm13\n" ZMM("vpaddd", "14") ZMM("vpord", "15")
-    ZMM("vpmuludq", "16") "vpsrlq $3, %%zmm0, %%zmm17\n" ZMM("vpandq", "18") ZMM("vaddpd", "2") ZMM("vaddpd", "3"))
+#define EXP_SUM_ZMM                                                                                                    \
+    EACH("4,5,6,7,8,9", ZMM("vfmadd231ps", "\\r")) ZMM("vmulps", "10") ZMM("vsubps", "11")                             \
+    ZMM("vpermd", "12") "vpslld $19, %%zmm0, %%zmm13\n" ZMM("vpaddd", "14") ZMM("vpord", "15")                         \
+    ZMM("vpmuludq", "16") "vpsrlq $3, %%zmm0, %%zmm17\n" ZMM("vpandq", "18") ZMM("vaddpd", "2") ZMM("vaddpd", "3")
+LIMIT(exp_sum_avx512, AVX512, 1, EXP_SUM_ZMM)
+LIMIT(column_avx512, AVX512, 1,
+    EXP_SUM_ZMM "vmovups (%0), %%xmm20\n vinsertf32x4 $1, 16(%0), %%zmm0, %%zmm21\n"
+    "vinsertf32x4 $2, 32(%0), %%zmm0, %%zmm22\n vinsertf32x4 $3, 48(%0), %%zmm0, %%zmm23\n"
+    ZMM("vunpcklps", "24") ZMM("vunpcklpd", "25") "vpcmpeqd %%zmm0, %%zmm1, %%k1\n vblendmps %%zmm0, %%zmm1, %%zmm26%{%%k1%}\n")
 
 #elif defined(__aarch64__)
 
@@ -118,6 +129,7 @@ static const struct bench_limit limits[] = {
     {"store", "avx512", store_avx512},
     {"fma-double-add", "avx512", fma_double_add_avx512},
     {"exp-sum", "avx512", exp_sum_avx512},
+    {"column", "avx512", column_avx512},
     {"fma", "avx2", fma_avx2},
     {"double-add", "avx2", double_add_avx2},
     {"permute", "avx2", permute_avx2},
@@ -127,6 +139,7 @@ static const struct bench_limit limits[] = {
     {"store", "avx2", store_avx2},
     {"fma-double-add", "avx2", fma_double_add_avx2},
     {"exp-sum", "avx2", exp_sum_avx2},
+    {"column", "avx2", column_avx2},
 #elif defined(__aarch64__)
     {"fma", "neon", fma_neon},
     {"double-add", "neon", double_add_neon},
