@@ -11,10 +11,9 @@
 
 enum {
     TILE = 12288,              /* floats: as much stack as any thread should have */
-    TILE_LINE = 16,            /* floats in a cache line */
     SHORTEST_LINE = BATCH / 4, /* fewer neighbours than this are better mixed with others in a tile */
-    PLANES_AHEAD = 32,         /* rows that are prefetched in every plane */
-    PLANES_OVERLAP = 20        /* or planes, where kernels overlap */
+    ROWS_AHEAD = 32,           /* planes are fetched so many rows ahead */
+    PLANES_AHEAD = 20          /* or, where kernels overlap, so many planes ahead */
 };
 
 /* Rows up to the next one that is not evenly spaced with them, but at most limit. */
@@ -34,7 +33,7 @@ static size_t row_stride(const struct xent_job *job, const xent_strides *strides
 /* From one row of a tile to the next: not a power of two, for the caches' sake. */
 static size_t tile_pitch(size_t classes)
 {
-    return (classes + TILE_LINE - 1) / TILE_LINE * TILE_LINE + TILE_LINE;
+    return (classes + LINE - 1) / LINE * LINE + LINE;
 }
 
 /* to[i * to_slow + j * to_fast] = from[i * from_slow + j * from_fast] for i < slow, j < fast. */
@@ -190,7 +189,7 @@ static ALWAYS_INLINE struct column_place columns_of_planes(struct planes *p, con
 
 static ALWAYS_INLINE struct ahead planes_ahead(const struct planes *p)
 {
-    return (struct ahead){PLANES_AHEAD, NULL, p->out && p->out != p->x && !p->is_streamed};
+    return (struct ahead){ROWS_AHEAD, NULL, p->out && p->out != p->x && !p->is_streamed};
 }
 
 static NOINLINE bool sum_whole_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c,
@@ -355,7 +354,7 @@ static ALWAYS_INLINE bool is_full(const struct planes *p)
    class j that are to be written to. */
 static ALWAYS_INLINE void fetch_planes(const struct strip *s, const struct xent_job *job, size_t j)
 {
-    const size_t most = job->classes < PLANES_OVERLAP ? job->classes : PLANES_OVERLAP, ahead = j + most;
+    const size_t most = job->classes < PLANES_AHEAD ? job->classes : PLANES_AHEAD, ahead = j + most;
     const size_t x_stride = job->logits_strides.classes;
     const struct planes *p = &s->p[0];
     const float *x =
@@ -472,8 +471,10 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         full = full && is_full(&s.p[i]);
     }
     const bool by_classes = full && target != SMOOTHED_TARGET && job->memory != XENT_MEMORY_PLAIN && *framed == 0;
-    if (by_classes)
-        whole ? sum_whole_strip(&s, job, framed) : sum_full_strip(&s, job, framed);
+    if (by_classes && whole)
+        sum_whole_strip(&s, job, framed);
+    else if (by_classes)
+        sum_full_strip(&s, job, framed);
     for (size_t i = 0; !by_classes && i < batches; ++i) {
         struct planes *p = &s.p[i];
         for (int k = 0; p->kept > 0 && k < BLOCKS; ++k)
@@ -501,10 +502,14 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         return true;
     /* Of all batches that are full, or of none. */
     const bool streamed = s.p[0].is_streamed;
-    if (target == SMOOTHED_TARGET)
-        streamed ? scale_strip_smoothed_streamed(&s, job, batches) : scale_strip_smoothed(&s, job, batches);
+    if (target == SMOOTHED_TARGET && streamed)
+        scale_strip_smoothed_streamed(&s, job, batches);
+    else if (target == SMOOTHED_TARGET)
+        scale_strip_smoothed(&s, job, batches);
+    else if (streamed)
+        scale_strip_streamed(&s, job, batches);
     else
-        streamed ? scale_strip_streamed(&s, job, batches) : scale_strip(&s, job, batches);
+        scale_strip(&s, job, batches);
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
         if (p->kept == 0)

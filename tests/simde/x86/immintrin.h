@@ -110,6 +110,11 @@ SHIM void shim_mm512_stream_ps(float *p, simde__m512 v)
     memcpy(p, &v, sizeof v);
 }
 
+SHIM simde__mmask16 shim_mm512_cmpneq_epi32_mask(simde__m512i a, simde__m512i b)
+{
+    return (simde__mmask16)~simde_mm512_cmpeq_epi32_mask(a, b);
+}
+
 SHIM void shim_mm512_mask_storeu_ps(float *p, simde__mmask16 mask, simde__m512 v)
 {
     LANES_OF(shim_f16, r, v);
@@ -242,6 +247,7 @@ SHIM simde__m256 shim_mm256_max_ps(simde__m256 a, simde__m256 b)
 #define _mm256_fnmadd_ps shim_mm256_fnmadd_ps
 #define _mm512_maskz_loadu_ps shim_mm512_maskz_loadu_ps
 #define _mm512_mask_storeu_ps shim_mm512_mask_storeu_ps
+#define _mm512_cmpneq_epi32_mask shim_mm512_cmpneq_epi32_mask
 #define _mm512_stream_ps shim_mm512_stream_ps
 #define _mm256_maskload_ps shim_mm256_maskload_ps
 #define _mm256_maskstore_ps shim_mm256_maskstore_ps
