@@ -122,7 +122,7 @@ static NOINLINE size_t sum_steps_ahead(const float *x, float *keep, size_t begin
 static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin, size_t end, vd *lanes,
                                       struct logit_sum *even, bool overlap)
 {
-    const struct distance ahead = overlap ? overlapping : keep == x ? in_place_fetch : no_fetch;
+    const struct distance ahead = overlap ? overlapping_even : keep == x ? in_place_fetch : no_fetch;
     if (!keep)
         return sum_steps_inline((struct pass){.x = x, .even = even}, begin, end, lanes, ahead, WINDOW, near_frame);
     if (keep == x)
@@ -134,7 +134,7 @@ static NOINLINE size_t sum_steps_even(const float *x, float *keep, size_t begin,
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
-static const struct distance slice_fetch = {SLICE, 0}, slice_overlapping = {SLICE, SLICE + 256};
+static const struct distance slice_fetch = {SLICE, 0, false}, slice_overlapping = {SLICE, SLICE + 256, false};
 
 static NOINLINE size_t sum_steps_slice(const float *x, float *keep, const float *beside, size_t begin, size_t end,
                                        vd *lanes, bool overlap)
@@ -164,7 +164,7 @@ static NOINLINE size_t sum_steps_even_beside(const float *x, float *keep, size_t
                                              struct logit_sum *even, struct second *second)
 {
     return sum_steps_inline((struct pass){.x = x, .keep = keep, .even = even, .second = second, .kind = TAKE_EVEN},
-                            begin, end, lanes, overlapping, WINDOW, near_frame);
+                            begin, end, lanes, overlapping_even, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_steps_slice_beside(const float *x, float *keep, const float *beside, size_t begin,
