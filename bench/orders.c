@@ -20,9 +20,10 @@ static _Thread_local volatile float sink;
 
 AVX2 static inline void fetch(const float *x)
 {
+    const float *page = x + AHEAD_L2 - (uintptr_t)x / sizeof *x % STEP + LINE;
     for (size_t i = 0; i < STEP; i += LINE) {
         _mm_prefetch((const char *)(x + AHEAD_L1 + i), _MM_HINT_T0);
-        _mm_prefetch((const char *)(x + AHEAD_L2 + i), _MM_HINT_T1);
+        _mm_prefetch((const char *)(page + i), _MM_HINT_T1);
     }
 }
 
