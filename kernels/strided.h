@@ -550,7 +550,8 @@ static void run_planes(const struct xent_job *job, size_t first, size_t last, en
 {
     int framed = 0;
     for (size_t i = first, count; i < last; i += count) {
-        count = line_left(job, i, last - i < strip_rows(job, i) ? last - i : strip_rows(job, i));
+        const size_t most = strip_rows(job, i);
+        count = line_left(job, i, last - i < most ? last - i : most);
         if (!(target == PLAIN_TARGET ? run_strip_plain(job, i, count, &framed)
               : job->smoothing == 0  ? run_strip_single(job, i, count, &framed)
                                      : run_strip_smoothed(job, i, count, &framed)))

@@ -135,10 +135,20 @@ static void fill_rows(struct rows *r, struct rng *rng)
     }
 }
 
-static const char *const layouts[] = {"images",        "padded planes",    "planes of whole lines",
-                                      "channels last", "every second row", "every second class",
-                                      "planes of all", "outer first"};
-enum { IMAGES, PADDED_PLANES, PLANES_OF_LINES, CHANNELS_LAST, LAYOUTS = sizeof layouts / sizeof *layouts };
+enum {
+    IMAGES,
+    PADDED_PLANES,
+    PLANES_OF_LINES,
+    CHANNELS_LAST,
+    EVERY_SECOND_ROW,
+    EVERY_SECOND_CLASS,
+    PLANES_OF_ALL,
+    OUTER_FIRST,
+    LAYOUTS
+};
+static const char *const layouts[LAYOUTS] = {"images",        "padded planes",    "planes of whole lines",
+                                             "channels last", "every second row", "every second class",
+                                             "planes of all", "outer first"};
 enum { KINDS_OF_IMAGES = PLANES_OF_LINES + 1, LINE = 64 / sizeof(float) };
 
 static xent_strides strides_of(const struct rows *r, size_t layout)
@@ -153,11 +163,11 @@ static xent_strides strides_of(const struct rows *r, size_t layout)
         return (xent_strides){C * lines, lines, 1};
     case CHANNELS_LAST:
         return (xent_strides){C * I, 1, C};
-    case 4:
+    case EVERY_SECOND_ROW:
         return (xent_strides){2 * C * I, 2 * I, 2};
-    case 5:
+    case EVERY_SECOND_CLASS:
         return (xent_strides){2 * C * I, 2, 2 * C};
-    case 6:
+    case PLANES_OF_ALL:
         return (xent_strides){I, O * I, 1};
     default:
         return (xent_strides){1, O, O * C};
