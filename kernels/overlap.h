@@ -32,8 +32,9 @@ static const struct distance writing = {256, 0, false};
 /* Elsewhere: 4 % in place on Zen 4; a forward loses 3 to 7 %, with the output elsewhere 15 %. */
 static const struct distance in_place_fetch = {1024, 0, false};
 
-/* The first of four lines that are fetched together for a step with as many: the second to the fifth of 256 bytes. So
-   a page's first line comes alone, and the CPU's own prefetchers are on their way when others are asked for. */
+/* The first of four lines that are fetched together for a step with as many: the second to the fifth of 256 bytes, the
+   fastest of the four places: up to 16 % of a forward. Perhaps because a page's first line then comes alone, and the
+   CPU's own prefetchers are on their way when others are asked for. */
 static ALWAYS_INLINE const float *line_of_four(const float *x)
 {
     const uintptr_t four_lines = 4 * LINE * sizeof *x;
