@@ -7,6 +7,7 @@
 
 enum {
     COLUMNS_IN_PLACE = 64,
+    COLUMNS_APART = VW == 8 ? 64 : 32, /* the former on Zen 3, the latter on Zen 4 */
     COLUMNS_ROWS = 3 /* fewer short rows than this are faster one by one */
 };
 
@@ -29,7 +30,7 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
         return COLUMNS_MAX;
     if (job->out == job->logits)
         return smooth ? COLUMNS_MAX : COLUMNS_IN_PLACE;
-    return smooth ? COLUMNS_IN_PLACE : 32;
+    return smooth ? COLUMNS_IN_PLACE : COLUMNS_APART;
 }
 
 /* Whether gradients go past the caches, with exponentials formed a second time. */
