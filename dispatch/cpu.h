@@ -4,7 +4,6 @@
 
 #include "kernels/names.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 
 /* How to ask an x86 CPU, so that tests can answer in its place. */
@@ -19,9 +18,17 @@ uint32_t xent_x86_features(const struct cpuid_source *source);
 /* The same for the CPU this runs on, of any family. */
 uint32_t xent_cpu_features(void);
 
-/* Whether kernels should keep memory busy by themselves on this CPU: enum xent_memory. */
-bool xent_x86_overlaps(const struct cpuid_source *source);
-bool xent_cpu_overlaps(void);
+/* What kernels should do on a CPU to keep memory busy by themselves, each value more than the one before it. The
+   numbers are those of XENT_OVERLAP. */
+enum xent_overlap {
+    XENT_OVERLAP_NEVER,     /* nothing */
+    XENT_OVERLAP_LONG,      /* XENT_MEMORY_OVERLAP for long rows, and for classes that are not neighbours */
+    XENT_OVERLAP_STREAM,    /* for all, and large outputs past the caches: XENT_MEMORY_STREAM */
+    XENT_OVERLAP_STREAM_ALL /* and small ones, for tests */
+};
+
+enum xent_overlap xent_x86_overlap(const struct cpuid_source *source);
+enum xent_overlap xent_cpu_overlap(void);
 
 /* The name of one feature bit. */
 const char *xent_cpu_feature_name(uint32_t feature);

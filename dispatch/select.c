@@ -73,23 +73,38 @@ const struct xent_kernel *xent_active_kernel(void)
 /* An output of that size does not stay in a cache until it is used. */
 static const size_t stream_bytes = 8u << 20;
 
-enum xent_memory xent_choose_memory(const void *output, size_t bytes)
+/* Classes of a row that is long for XENT_OVERLAP_LONG: shorter ones take up to 25 % longer with it. */
+static const size_t long_row = 160;
+
+static enum xent_overlap overlap(void)
 {
-    enum { UNKNOWN, NEVER, USUAL, EVEN_SMALL }; /* EVEN_SMALL: for tests */
-    static _Atomic(int) setting;
+    enum { UNKNOWN = -1 };
+    static _Atomic(int) setting = UNKNOWN;
     int known = atomic_load_explicit(&setting, memory_order_relaxed);
     if (known == UNKNOWN) {
         const char *wish = getenv("XENT_OVERLAP");
-        known = !wish || wish[0] < '0' || wish[0] > '2' || wish[1] ? xent_cpu_overlaps() ? USUAL : NEVER
-                                                                   : NEVER + (wish[0] - '0');
+        const bool usable = wish && wish[0] >= '0' && wish[0] <= '0' + XENT_OVERLAP_STREAM_ALL && !wish[1];
+        known = usable ? wish[0] - '0' : (int)xent_cpu_overlap();
         atomic_store_explicit(&setting, known, memory_order_relaxed); /* a constant of the process */
     }
-    if (known == NEVER)
+    return (enum xent_overlap)known;
+}
+
+enum xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
+{
+    switch (overlap()) {
+    case XENT_OVERLAP_NEVER:
         return XENT_MEMORY_PLAIN;
+    case XENT_OVERLAP_LONG:
+        return job->classes < long_row && xent_job_is_contiguous(job) ? XENT_MEMORY_PLAIN : XENT_MEMORY_OVERLAP;
+    case XENT_OVERLAP_STREAM:
+    case XENT_OVERLAP_STREAM_ALL:
+        break;
+    }
     /* An address that no float should have would be one fault more. */
-    const bool streams =
-        output && (uintptr_t)output % sizeof(float) == 0 && (known == EVEN_SMALL || bytes >= stream_bytes);
-    return streams ? XENT_MEMORY_STREAM : XENT_MEMORY_OVERLAP;
+    const bool may_stream = job->out && (uintptr_t)job->out % sizeof(float) == 0;
+    return may_stream && (overlap() == XENT_OVERLAP_STREAM_ALL || bytes >= stream_bytes) ? XENT_MEMORY_STREAM
+                                                                                         : XENT_MEMORY_OVERLAP;
 }
 
 const char *xent_isa(void)

@@ -14,7 +14,7 @@
 #define xent_compute XENT_NAME(xent_compute)
 #define xent_cpu_feature_name XENT_NAME(xent_cpu_feature_name)
 #define xent_cpu_features XENT_NAME(xent_cpu_features)
-#define xent_cpu_overlaps XENT_NAME(xent_cpu_overlaps)
+#define xent_cpu_overlap XENT_NAME(xent_cpu_overlap)
 #define xent_kernel_avx2 XENT_NAME(xent_kernel_avx2)
 #define xent_kernel_avx512 XENT_NAME(xent_kernel_avx512)
 #define xent_kernel_neon XENT_NAME(xent_kernel_neon)
@@ -22,7 +22,7 @@
 #define xent_run_cross_entropy XENT_NAME(xent_run_cross_entropy)
 #define xent_split_rows XENT_NAME(xent_split_rows)
 #define xent_x86_features XENT_NAME(xent_x86_features)
-#define xent_x86_overlaps XENT_NAME(xent_x86_overlaps)
+#define xent_x86_overlap XENT_NAME(xent_x86_overlap)
 
 #endif
 

@@ -66,6 +66,7 @@ static const struct machine {
 
 static const struct machine *machine;
 static const char *vendor; /* its 12 letters */
+static uint32_t leaf1_eax; /* its family and model */
 
 static void fake_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
 {
@@ -79,8 +80,10 @@ static void fake_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t regs[4])
         memcpy(&regs[3], vendor + 4, 4);
         memcpy(&regs[2], vendor + 8, 4);
     }
-    if (leaf == 1)
+    if (leaf == 1) {
+        regs[0] = leaf1_eax;
         regs[2] = machine->leaf1_ecx;
+    }
     if (leaf == 7)
         regs[1] = machine->leaf7_ebx;
 }
@@ -146,51 +149,115 @@ START_TEST(needs_are_nested)
 }
 END_TEST
 
+/* Family and model of real CPUs, as CPUID has them. */
+static const struct {
+    const char *description, *vendor;
+    uint32_t leaf1_eax;
+    enum xent_overlap overlap;
+} overlapping[] = {
+    {"Granite Rapids", "GenuineIntel", 0x000a06d1, XENT_OVERLAP_STREAM},
+    {"Haswell", "GenuineIntel", 0x000306c3, XENT_OVERLAP_STREAM},
+    {"Milan", "AuthenticAMD", 0x00a00f11, XENT_OVERLAP_LONG},
+    {"Zen 3, its last model of the first block", "AuthenticAMD", 0x00a00ff1, XENT_OVERLAP_LONG},
+    {"Vermeer", "AuthenticAMD", 0x00a20f10, XENT_OVERLAP_LONG},
+    {"Rembrandt", "AuthenticAMD", 0x00a40f41, XENT_OVERLAP_LONG},
+    {"Cezanne", "AuthenticAMD", 0x00a50f00, XENT_OVERLAP_LONG},
+    {"Genoa", "AuthenticAMD", 0x00a10f11, XENT_OVERLAP_NEVER},
+    {"Raphael", "AuthenticAMD", 0x00a60f12, XENT_OVERLAP_NEVER},
+    {"Bergamo", "AuthenticAMD", 0x00aa0f02, XENT_OVERLAP_NEVER},
+    {"Rome", "AuthenticAMD", 0x00830f10, XENT_OVERLAP_NEVER},
+    {"Turin", "AuthenticAMD", 0x00b00f21, XENT_OVERLAP_NEVER},
+    {"Milan's numbers, another's name", "HygonGenuine", 0x00a00f11, XENT_OVERLAP_NEVER},
+    {"a name with one letter wrong", "GenuineIotel", 0x000a06d1, XENT_OVERLAP_NEVER},
+    {"a name with one letter wrong", "Genuine?ntel", 0x000a06d1, XENT_OVERLAP_NEVER},
+    {"a name with letters wrong", "GenuXXXXntel", 0x000a06d1, XENT_OVERLAP_NEVER},
+    {"small letters", "genuineintel", 0x000a06d1, XENT_OVERLAP_NEVER},
+    {"a name with one letter wrong", "AuthenticAND", 0x00a00f11, XENT_OVERLAP_NEVER},
+};
+
 START_TEST(overlapping_cpus)
 {
     const struct cpuid_source source = {fake_cpuid, fake_xgetbv};
     machine = &machines[0];
-    vendor = "GenuineIntel";
-    ck_assert(xent_x86_overlaps(&source));
-    static const char *const others[] = {"AuthenticAMD", "HygonGenuine", "CentaurHauls", "GenuineIotel",
-                                         "Genuine?ntel", "GenuXXXXntel", "genuineintel"};
-    for (size_t i = 0; i < sizeof others / sizeof *others; ++i) {
-        vendor = others[i];
-        ck_assert_msg(!xent_x86_overlaps(&source), "%s", vendor);
-    }
+    vendor = overlapping[_i].vendor;
+    leaf1_eax = overlapping[_i].leaf1_eax;
+    const enum xent_overlap overlap = xent_x86_overlap(&source);
+    ck_assert_msg(overlap == overlapping[_i].overlap, "%s, %s: %d", vendor, overlapping[_i].description, (int)overlap);
 }
 END_TEST
 
-/* What XENT_OVERLAP makes of a call without output, of outputs of one byte, a little less than 8 MB, and that. */
+START_TEST(overlap_without_leaf_1)
+{
+    const struct cpuid_source source = {fake_cpuid, fake_xgetbv};
+    machine = &machines[sizeof machines / sizeof *machines - 1];
+    ck_assert_uint_eq(machine->max_leaf, 0);
+    vendor = "AuthenticAMD";
+    ck_assert(xent_x86_overlap(&source) == XENT_OVERLAP_NEVER);
+}
+END_TEST
+
+/* What XENT_OVERLAP makes of a job without output, and of jobs with outputs of one byte, a little less than 8 MB, and
+   that: first of rows of 159 classes, then of 160. */
+enum { SIZES = 4 };
 static const struct {
     const char *value;
     bool by_cpu; /* or as follows */
-    enum xent_memory memory[4];
+    enum xent_memory short_rows[SIZES], long_rows[SIZES];
 } overlaps[] = {
-    {"0", false, {XENT_MEMORY_PLAIN, XENT_MEMORY_PLAIN, XENT_MEMORY_PLAIN, XENT_MEMORY_PLAIN}},
-    {"1", false, {XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM}},
-    {"2", false, {XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM}},
-    {NULL, true, {0}},
-    {"", true, {0}},
-    {"3", true, {0}},
-    {"/", true, {0}},
-    {"10", true, {0}},
+#define ALL(way)                                                                                                       \
+    {                                                                                                                  \
+        XENT_MEMORY_##way, XENT_MEMORY_##way, XENT_MEMORY_##way, XENT_MEMORY_##way                                     \
+    }
+#define LARGE                                                                                                          \
+    {                                                                                                                  \
+        XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM                              \
+    }
+#define ANY                                                                                                            \
+    {                                                                                                                  \
+        XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM                                \
+    }
+    {"0", false, ALL(PLAIN), ALL(PLAIN)},
+    {"1", false, ALL(PLAIN), ALL(OVERLAP)},
+    {"2", false, LARGE, LARGE},
+    {"3", false, ANY, ANY},
+    {NULL, true, {0}, {0}},
+    {"", true, {0}, {0}},
+    {"4", true, {0}, {0}},
+    {"/", true, {0}, {0}},
+    {"10", true, {0}, {0}},
 };
+
+static enum xent_memory chosen(size_t classes, size_t class_stride, const void *out, size_t bytes)
+{
+    const struct xent_job job = {
+        .classes = classes,
+        .inner = 1,
+        .logits_strides = {classes, class_stride, 0},
+        .out = (void *)out,
+        .out_strides = {classes, class_stride, 0},
+    };
+    return xent_choose_memory(&job, bytes);
+}
 
 static bool overlap_is_right(size_t i)
 {
-    static const size_t bytes[4] = {8u << 20, 1, (8u << 20) - 1, 8u << 20};
+    static const size_t bytes[SIZES] = {8u << 20, 1, (8u << 20) - 1, 8u << 20};
     static const float output[2];
-    const enum xent_memory *expected = overlaps[i].by_cpu ? overlaps[xent_cpu_overlaps()].memory : overlaps[i].memory;
-    for (size_t k = 0; k < 4; ++k)
-        if (xent_choose_memory(k == 0 ? NULL : output, bytes[k]) != expected[k])
+    const size_t row = overlaps[i].by_cpu ? (size_t)xent_cpu_overlap() : i;
+    for (size_t k = 0; k < SIZES; ++k) {
+        const void *out = k == 0 ? NULL : output;
+        if (chosen(159, 1, out, bytes[k]) != overlaps[row].short_rows[k] ||
+            chosen(160, 1, out, bytes[k]) != overlaps[row].long_rows[k] ||
+            /* Short rows whose classes are not neighbours are like long ones. */
+            chosen(159, 2, out, bytes[k]) != overlaps[row].long_rows[k])
             return false;
+    }
     /* Not an address of a float. */
-    if (xent_choose_memory((const char *)output + 1, 8u << 20) != expected[0])
+    if (chosen(160, 1, (const char *)output + 1, 8u << 20) != overlaps[row].long_rows[0])
         return false;
     /* Read once. */
-    setenv("XENT_OVERLAP", expected[0] == XENT_MEMORY_PLAIN ? "2" : "0", 1);
-    return xent_choose_memory(output, 1) == expected[1];
+    setenv("XENT_OVERLAP", overlaps[row].long_rows[0] == XENT_MEMORY_PLAIN ? "3" : "0", 1);
+    return chosen(160, 1, output, 1) == overlaps[row].long_rows[1];
 }
 
 /* Each in a process of its own, as the choice is made once in a process. */
@@ -224,7 +291,8 @@ int main(void)
     TCase *tests = tcase_create("dispatch");
     tcase_add_loop_test(tests, made_up_machines, 0, sizeof machines / sizeof *machines);
     tcase_add_test(tests, needs_are_nested);
-    tcase_add_test(tests, overlapping_cpus);
+    tcase_add_loop_test(tests, overlapping_cpus, 0, sizeof overlapping / sizeof *overlapping);
+    tcase_add_test(tests, overlap_without_leaf_1);
     tcase_add_loop_test(tests, environment, 0, sizeof overlaps / sizeof *overlaps);
     tcase_add_test(tests, feature_names);
     return run_case("dispatch", tests);
