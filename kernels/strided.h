@@ -13,7 +13,8 @@ enum {
     TILE = 12288,              /* floats: as much stack as any thread should have */
     SHORTEST_LINE = BATCH / 4, /* fewer neighbours than this are better mixed with others in a tile */
     ROWS_AHEAD = 32,           /* planes are fetched so many rows ahead */
-    PLANES_AHEAD = 20          /* or, where kernels overlap, so many planes ahead */
+    /* Or, where kernels overlap, so many planes ahead: on Granite Rapids, or on Zen 3. */
+    PLANES_AHEAD = VW == 16 ? 20 : 16
 };
 
 /* Rows up to the next one that is not evenly spaced with them, but at most limit. */

@@ -248,8 +248,9 @@ static bool overlap_is_right(size_t i)
         const void *out = k == 0 ? NULL : output;
         if (chosen(159, 1, out, bytes[k]) != overlaps[row].short_rows[k] ||
             chosen(160, 1, out, bytes[k]) != overlaps[row].long_rows[k] ||
-            /* Short rows whose classes are not neighbours are like long ones. */
-            chosen(159, 2, out, bytes[k]) != overlaps[row].long_rows[k])
+            /* Classes in planes: one float more than 4 KB apart, and 8 KB. */
+            chosen(160, 1025, out, bytes[k]) != overlaps[row].short_rows[k] ||
+            chosen(159, 2048, out, bytes[k]) != overlaps[row].long_rows[k])
             return false;
     }
     /* Not an address of a float. */
