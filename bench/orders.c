@@ -1,11 +1,13 @@
 /*
  * What the order takes in which kernels go through memory, without arithmetic: the same lines read, written and fetched
- * ahead as kernels/overlap.h and kernels/strided.h do, where they do so. What a call takes beyond it is arithmetic that
+ * ahead as kernels/overlap.h and kernels/planes.h do, where they do so. What a call takes beyond it is arithmetic that
  * memory did not cover; what it takes beyond a floor is the price of an order that gives every row its sum before its
  * gradient is written.
  *
  * Rows: each is read (or, in place, read and written) while the one before it, which lies in the second-level cache, is
  * scaled (or copied past the caches). Images: 64 pixels of one class after the other, read and then written.
+ *
+ * That is how kernels go on Intel's processors, or with XENT_OVERLAP=2.
  */
 #include "bench.h"
 

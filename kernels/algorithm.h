@@ -1,10 +1,10 @@
 /*
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
- * exp.h has the exponential, row_sum.h and row_scale.h the two passes over a row, overlap.h what they do to keep memory
- * busy, taking.h and soft.h what targets in more than one class add to them, columns.h and soft_columns.h the same for a vector's worth of short rows at a time, batch.h what
- * becomes of a batch's sums, short_rows.h batches by columns, rows.h the functions of a kernel, strided.h rows whose
- * classes are not neighbours.
+ * exp.h has the exponential; row_steps.h, row_sum.h and row_scale.h the two passes over a row; overlap.h what they do to
+ * keep memory busy; taking.h and soft.h what targets in more than one class add to them; columns.h and soft_columns.h
+ * the same for a vector's worth of short rows at a time; batch.h what becomes of a batch's sums; short_rows.h batches
+ * by columns; rows.h the functions of a kernel; tiles.h and planes.h rows whose classes are not neighbours.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
  * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame
@@ -98,6 +98,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/taking.h"
 #include "kernels/overlap.h"
 #include "kernels/soft.h"
+#include "kernels/row_steps.h"
 #include "kernels/row_sum.h"
 #include "kernels/row_scale.h"
 #include "kernels/columns.h"
@@ -105,7 +106,8 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/batch.h"
 #include "kernels/short_rows.h"
 #include "kernels/rows.h"
-#include "kernels/strided.h"
+#include "kernels/tiles.h"
+#include "kernels/planes.h"
 /* clang-format on */
 #include "kernels/bce.h"
 #include "kernels/double.h"

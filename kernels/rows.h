@@ -8,7 +8,7 @@
 enum {
     COLUMNS_IN_PLACE = 64,
     COLUMNS_APART = VW == 8 ? 64 : 32, /* the former on Zen 3, the latter on Zen 4 */
-    COLUMNS_ROWS = 3 /* fewer short rows than this are faster one by one */
+    COLUMNS_ROWS = 3                   /* fewer short rows than this are faster one by one */
 };
 
 /* A batch of more than one row stays in the first-level cache; where the output is elsewhere, a second pass is better
@@ -362,7 +362,7 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
         vstream_end();
 }
 
-/* In strided.h: rows whose classes are not neighbours. */
+/* In planes.h: rows whose classes are not neighbours. */
 static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last);
 
 /* Functions of their own, so that neither has the other's batches on its stack. */
