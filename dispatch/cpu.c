@@ -69,7 +69,7 @@ static bool is_zen3(uint32_t leaf1_eax)
 }
 
 /* Measured on Intel's Granite Rapids, where all of it together takes 20 to 40 % off rows that come from memory; on
-   AMD's Zen 3, where going past the caches loses 20 to 40 %, and the rest takes 15 to 20 % off forwards and outputs
+   AMD's Zen 3, where going past the caches loses 12 to 40 %, and the rest takes 8 to 20 % off forwards and outputs
    elsewhere; and on Zen 4, where each part of it costs time (docs/performance.md). Not measured anywhere else. */
 enum xent_overlap xent_x86_overlap(const struct cpuid_source *source)
 {
