@@ -1,7 +1,7 @@
 /*
  * The algorithm of docs/numerics.md, written once over the vector operations that the including file defines.
  *
- * exp.h has the exponential; row_steps.h, row_sum.h and row_scale.h the two passes over a row; overlap.h what they do to
+ * exp.h has the exponential; row_span.h, row_sum.h and row_scale.h the two passes over a row; overlap.h what they do to
  * keep memory busy; taking.h and soft.h what targets in more than one class add to them; columns.h and soft_columns.h
  * the same for a vector's worth of short rows at a time; batch.h what becomes of a batch's sums; short_rows.h batches
  * by columns; rows.h the functions of a kernel; tiles.h and planes.h rows whose classes are not neighbours.
@@ -23,13 +23,16 @@
  *   void prefetch(p), prefetch_l2(p)  the line of p into the first-level cache, into the second
  *   void vstream(p, v)                VW floats, p a multiple of their size; past the caches, if the ISA can
  *   void vstream_end()                what was so written comes before all that is written later
+ *   void vend()                       registers as callers want them: compilers see to that, but gcc 12 forgets it after
+ *                                     a call of a function that it knows not to use their upper halves
  *   vf  vsub, vmul (a, b)             rounded to nearest
  *   vf  vfma(a, b, c), vfnma(a, b, c) c + a b and c - a b, rounded once
  *   vf  vmax(a, b)                    a > b ? a : b, so b if either is NaN
  *   vf  vkeep_first(v, count)         lanes i < count, the others +0 (any count)
- *   vf  vdrop_lane(v, lane)           lane zeroed, the others kept (any lane, also none of these)
+ *   vf  vand(v, p)                    the lanes' bits and those of VW integers, any alignment
  *   vf  vkeep_above(v, z, cut)        +0 where z <= cut, v elsewhere, also where z is NaN
- *   vf  vtable(table, t)              the float whose bits are table[bits(t) & 15] + (bits(t) << 19), modulo 2^32
+ *   vt  vt_load(table)                16 integers, kept at hand
+ *   vf  vtable(vt, t)                 the float whose bits are table[bits(t) & 15] + (bits(t) << 19), modulo 2^32
  *   vi  vbits(v), vf vfrom_bits(w)    the lanes' bits
  *   vi  viset(int), viadd, visub      32-bit integers
  *   vi  vishl(w, c), visar(w, c)      shifts by a constant: left, arithmetic right
@@ -98,7 +101,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/taking.h"
 #include "kernels/overlap.h"
 #include "kernels/soft.h"
-#include "kernels/row_steps.h"
+#include "kernels/row_span.h"
 #include "kernels/row_sum.h"
 #include "kernels/row_scale.h"
 #include "kernels/columns.h"

@@ -55,6 +55,13 @@ static ALWAYS_INLINE void vstream_end(void)
     _mm_sfence();
 }
 
+static ALWAYS_INLINE void vend(void)
+{
+#ifndef XENT_SIMDE /* which has none */
+    _mm256_zeroupper();
+#endif
+}
+
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
 {
     return _mm256_maskload_ps(p, first_lanes(count));
@@ -95,11 +102,9 @@ static ALWAYS_INLINE vf vkeep_first(vf v, size_t count)
     return _mm256_and_ps(v, _mm256_castsi256_ps(first_lanes(count)));
 }
 
-static ALWAYS_INLINE vf vdrop_lane(vf v, size_t lane)
+static ALWAYS_INLINE vf vand(vf v, const int32_t *p)
 {
-    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-    const __m256i drop = _mm256_cmpeq_epi32(index, _mm256_set1_epi32(lane < VW ? (int)lane : -1));
-    return _mm256_andnot_ps(_mm256_castsi256_ps(drop), v);
+    return _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_loadu_si256((const __m256i *)p)));
 }
 
 static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
@@ -160,11 +165,30 @@ static ALWAYS_INLINE vi visub(vi a, vi b)
 #define vishl(w, c) _mm256_slli_epi32(w, c)
 #define visar(w, c) _mm256_srai_epi32(w, c)
 
-/* The permutation looks at three bits of an index; the fourth, moved to the sign, picks the half of the table. */
-static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
+/* The two halves of a table. */
+typedef struct {
+    vi low, high;
+} vt;
+
+static ALWAYS_INLINE vt vt_load(const int32_t *table)
 {
-    const vi low = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)table), vbits(t));
-    const vi high = _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const __m256i *)(table + 8)), vbits(t));
+    return (vt){viload(table), viload(table + 8)};
+}
+
+static ALWAYS_INLINE void vt_pin(vt *halves)
+{
+#ifdef XENT_SIMDE
+    (void)halves;
+#else
+    __asm__("" : "+x"(halves->low), "+x"(halves->high));
+#endif
+}
+
+/* The permutation looks at three bits of an index; the fourth, moved to the sign, picks the half of the table. */
+static ALWAYS_INLINE vf vtable(vt table, vf t)
+{
+    const vi low = _mm256_permutevar8x32_epi32(table.low, vbits(t));
+    const vi high = _mm256_permutevar8x32_epi32(table.high, vbits(t));
     const vf entry = _mm256_blendv_ps(vfrom_bits(low), vfrom_bits(high), vfrom_bits(vishl(vbits(t), 28)));
     return vfrom_bits(viadd(vbits(entry), vishl(vbits(t), 19)));
 }

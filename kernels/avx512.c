@@ -54,6 +54,13 @@ static ALWAYS_INLINE void vstream_end(void)
     _mm_sfence();
 }
 
+static ALWAYS_INLINE void vend(void)
+{
+#ifndef XENT_SIMDE /* which has none */
+    _mm256_zeroupper();
+#endif
+}
+
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
 {
     return _mm512_maskz_loadu_ps(first_lanes(count), p);
@@ -94,9 +101,9 @@ static ALWAYS_INLINE vf vkeep_first(vf v, size_t count)
     return _mm512_maskz_mov_ps(first_lanes(count), v);
 }
 
-static ALWAYS_INLINE vf vdrop_lane(vf v, size_t lane)
+static ALWAYS_INLINE vf vand(vf v, const int32_t *p)
 {
-    return _mm512_maskz_mov_ps(lane < VW ? (__mmask16) ~(1u << lane) : (__mmask16)0xffff, v);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_loadu_si512(p)));
 }
 
 static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
@@ -157,9 +164,14 @@ static ALWAYS_INLINE vi visub(vi a, vi b)
 #define vishl(w, c) _mm512_slli_epi32(w, c)
 #define visar(w, c) _mm512_srai_epi32(w, c)
 
-static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
+typedef vi vt;
+#define vt_load viload
+
+#define vt_pin(t) (void)(t)
+
+static ALWAYS_INLINE vf vtable(vt table, vf t)
 {
-    return vfrom_bits(viadd(_mm512_permutexvar_epi32(vbits(t), _mm512_loadu_si512(table)), vishl(vbits(t), 19)));
+    return vfrom_bits(viadd(_mm512_permutexvar_epi32(vbits(t), table), vishl(vbits(t), 19)));
 }
 
 static ALWAYS_INLINE vi vstray(vf a, vf b, int base)

@@ -177,8 +177,8 @@ struct found {
 };
 
 /* Columns j to j + count - 1, for a constant count <= 4. logits: NULL, or to be added to. */
-static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t count, vi target, enum mode mode,
-                                           vf ref, vf cut, struct columns *c, struct found *found,
+static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t count, vi target, vt powers,
+                                           enum mode mode, vf ref, vf cut, struct columns *c, struct found *found,
                                            struct column_logits *logits)
 {
     vf z[4], t[4], r[4], e[4];
@@ -195,7 +195,7 @@ static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, siz
     for (size_t i = 0; logits && i < count; ++i)
         column_logits_add(logits, j + i, t[i], r[i]);
     for (size_t i = 0; i < count; ++i)
-        e[i] = remask(exp_polynomial(vtable(table, t[i]), r[i]), z[i], mode, cut);
+        e[i] = remask(exp_polynomial(vtable(powers, t[i]), r[i]), z[i], mode, cut);
     for (size_t i = 0; i < count; ++i)
         vstore(c->f[j + i], vdrop_where(e[i], target, (int)(j + i)));
 }
@@ -214,20 +214,21 @@ static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, co
     if (logits)
         column_logits_start(logits, classes);
     const vi target = viload(y);
+    const vt powers = vt_load(table);
     const vf vref = vload(ref), vcut = vload(cut);
     struct found found = {viset(0), vload(at.x_y)};
     size_t j = 0;
     for (; j + 4 <= classes; j += 4) {
         prefetch_columns(at, j, 4, ahead);
-        columns_exp_some(at, j, 4, target, mode, vref, vcut, c, &found, logits);
+        columns_exp_some(at, j, 4, target, powers, mode, vref, vcut, c, &found, logits);
     }
     prefetch_columns(at, j, classes - j, ahead);
     if (classes - j == 3)
-        columns_exp_some(at, j, 3, target, mode, vref, vcut, c, &found, logits);
+        columns_exp_some(at, j, 3, target, powers, mode, vref, vcut, c, &found, logits);
     else if (classes - j == 2)
-        columns_exp_some(at, j, 2, target, mode, vref, vcut, c, &found, logits);
+        columns_exp_some(at, j, 2, target, powers, mode, vref, vcut, c, &found, logits);
     else if (classes - j == 1)
-        columns_exp_some(at, j, 1, target, mode, vref, vcut, c, &found, logits);
+        columns_exp_some(at, j, 1, target, powers, mode, vref, vcut, c, &found, logits);
     vstore(at.x_y, found.x_y);
     return is_found_in_window(&found);
 }

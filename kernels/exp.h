@@ -38,7 +38,7 @@ static ALWAYS_INLINE vf exp_wide(vf x, vf ref, vf cut, vi *n)
     const vf z = vmax(cut, vsub(x, ref));
     const vf t = exp_round(z);
     *n = visar(visub(vbits(t), viset(rounder_bits - WINDOW_LOW)), 4);
-    const vf T = vfrom_bits(visub(vbits(vtable(table, t)), vishl(*n, 23)));
+    const vf T = vfrom_bits(visub(vbits(vtable(vt_load(table), t)), vishl(*n, 23)));
     return vkeep_above(exp_polynomial(T, exp_reduce(z, t)), z, cut);
 }
 

@@ -61,6 +61,10 @@ static ALWAYS_INLINE void vstream_end(void)
 }
 
 /* NEON has no masked load or store; a short row's few tail elements go one by one. */
+static ALWAYS_INLINE void vend(void)
+{
+}
+
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
 {
     if (count >= VW)
@@ -114,11 +118,9 @@ static ALWAYS_INLINE vf vkeep_first(vf v, size_t count)
     return keep_where(v, index_below(count));
 }
 
-static ALWAYS_INLINE vf vdrop_lane(vf v, size_t lane)
+static ALWAYS_INLINE vf vand(vf v, const int32_t *p)
 {
-    static const uint32_t index[VW] = {0, 1, 2, 3};
-    const uint32x4_t drop = vceqq_u32(vld1q_u32(index), vdupq_n_u32(lane < VW ? (uint32_t)lane : VW));
-    return keep_where(v, vmvnq_u32(drop));
+    return vreinterpretq_f32_s32(vandq_s32(vreinterpretq_s32_f32(v), vld1q_s32(p)));
 }
 
 static ALWAYS_INLINE vf vkeep_above(vf v, vf z, vf cut)
@@ -180,13 +182,21 @@ static ALWAYS_INLINE vi visub(vi a, vi b)
 #define visar(w, c) vshrq_n_s32(w, c)
 
 /* The table's 64 bytes are looked up by byte: index k becomes bytes 4k, 4k + 1, 4k + 2, 4k + 3. */
-static ALWAYS_INLINE vf vtable(const int32_t *table, vf t)
+typedef uint8x16x4_t vt;
+
+static ALWAYS_INLINE vt vt_load(const int32_t *table)
 {
     const uint8_t *p = (const uint8_t *)table;
-    const uint8x16x4_t bytes = {{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
+    return (vt){{vld1q_u8(p), vld1q_u8(p + 16), vld1q_u8(p + 32), vld1q_u8(p + 48)}};
+}
+
+#define vt_pin(t) (void)(t)
+
+static ALWAYS_INLINE vf vtable(vt table, vf t)
+{
     const uint32x4_t k = vandq_u32(vreinterpretq_u32_f32(t), vdupq_n_u32(15));
     const uint32x4_t byte = vmlaq_u32(vdupq_n_u32(0x03020100), k, vdupq_n_u32(0x04040404));
-    const vi entry = vreinterpretq_s32_u8(vqtbl4q_u8(bytes, vreinterpretq_u8_u32(byte)));
+    const vi entry = vreinterpretq_s32_u8(vqtbl4q_u8(table, vreinterpretq_u8_u32(byte)));
     return vfrom_bits(viadd(entry, vishl(vbits(t), 19)));
 }
 

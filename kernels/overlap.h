@@ -105,7 +105,7 @@ static ALWAYS_INLINE vf gradient_again(vf x, enum mode mode, struct frame frame,
 {
     const vf z = measured(x, mode, vset(frame.ref)), in_window = unmask(z, mode, vset(frame.cut));
     const vf t = exp_round(in_window);
-    const vf e = remask(exp_polynomial(vtable(table, t), exp_reduce(in_window, t)), z, mode, vset(frame.cut));
+    const vf e = remask(exp_polynomial(vtable(vt_load(table), t), exp_reduce(in_window, t)), z, mode, vset(frame.cut));
     return vfma(e, hi, vmul(e, lo));
 }
 

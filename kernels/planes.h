@@ -221,12 +221,13 @@ static ALWAYS_INLINE void fetch_planes(const struct strip *s, const struct xent_
 static ALWAYS_INLINE void exp_strip_some(struct strip *s, const struct xent_job *job, size_t j, size_t count,
                                          bool whole, struct found *found)
 {
+    const vt powers = vt_load(table);
     for (size_t i = 0; i < count; ++i)
         fetch_planes(s, job, j + i);
     for (size_t i = 0; i < STRIP; ++i)
         for (int k = 0; k < BLOCKS; ++k)
             columns_exp_some(columns_of_planes(&s->p[i], job, (size_t)k * VW, whole), j, count,
-                             viload(s->p[i].y + k * VW), WINDOW, vset(near_frame.ref), vset(near_frame.cut),
+                             viload(s->p[i].y + k * VW), powers, WINDOW, vset(near_frame.ref), vset(near_frame.cut),
                              &s->columns[i][k], &found[i * BLOCKS + (size_t)k], NULL);
 }
 

@@ -2,85 +2,6 @@
 #ifndef XENT_KERNELS_ROW_SUM_H
 #define XENT_KERNELS_ROW_SUM_H
 
-/* What sum_steps (row_steps.h) does, for one group at class j, of which only the first count classes exist. Returns
-   whether all logits fit the mode; otherwise nothing has happened. */
-static ALWAYS_INLINE bool sum_group(struct pass pass, size_t j, size_t count, vd *lanes, enum mode mode,
-                                    struct frame frame)
-{
-    const vf ref = vset(frame.ref), cut = vset(frame.cut);
-    vf e[VECTORS], t[VECTORS], r[VECTORS];
-    for (size_t v = 0; v < VECTORS; ++v)
-        e[v] = t[v] = r[v] = vset(0.0f);
-    vi stray = viset(0);
-    if (pass.overlap)
-        fetch_ahead(pass.x + j, count, overlapping);
-    for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
-        const size_t left = count - v * VW;
-        vf z = measured(load_left(pass.x + j + v * VW, left), mode, ref);
-        if (mode == FAR || mode == FAR_MASKED)
-            z = vkeep_first(z, left); /* -ref where there is no class */
-        const vf in_window = unmask(z, mode, cut);
-        t[v] = exp_round(in_window);
-        r[v] = exp_reduce(in_window, t[v]);
-        stray = vior(stray, vstray(t[v], t[v], rounder_bits));
-        e[v] = remask(exp_polynomial(vtable(table, t[v]), r[v]), z, mode, cut);
-        e[v] = vkeep_first(e[v], left);
-    }
-    if (vany(stray, ~(WINDOW_SIZE - 1)))
-        return false;
-    for (size_t v = 0; pass.even && mode == WINDOW && v < VECTORS && v * VW < count; ++v)
-        logit_sum_add(pass.even, (j / VW + v) % SLICE_VECTORS, t[v], r[v]);
-    if (pass.even && mode == WINDOW)
-        logit_sum_advance(pass.even, j + count);
-    for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
-        if (pass.keep)
-            store_left(pass.keep + j + v * VW, e[v], count - v * VW);
-        vd_add(&lanes[v], vdrop_lane(e[v], pass.skip - j - v * VW));
-    }
-    return true;
-}
-
-/* All classes from begin (a multiple of 32) to end, but the one to skip; stops at a step or group with a logit that
-   does not fit the mode, and returns where. */
-static ALWAYS_INLINE size_t sum_span(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
-                                     struct frame frame)
-{
-    size_t j = begin;
-    while (j < end) {
-        const size_t stop = pass.skip >= j && pass.skip < end ? pass.skip / XENT_LANES * XENT_LANES : end;
-        const size_t steps_end = j + (stop - j) / STEP * STEP;
-        j = sum_steps(pass, j, steps_end, lanes, mode, frame);
-        const size_t count = end - j < XENT_LANES ? end - j : XENT_LANES;
-        if (j < steps_end)
-            return j;
-        /* Not earlier: it would come from memory, out of turn, and all that follows would wait for it. */
-        if (pass.x_skip && pass.skip - j < count)
-            *pass.x_skip = pass.x[pass.skip];
-        /* A whole group by code that knows it: a twentieth of the instructions of a row of 128 classes less. */
-        const bool fits = count == XENT_LANES ? sum_group(pass, j, XENT_LANES, lanes, mode, frame)
-                                              : sum_group(pass, j, count, lanes, mode, frame);
-        if (!fits)
-            return j;
-        j += count;
-    }
-    return end;
-}
-
-static size_t sum_span_masked(struct pass pass, size_t begin, size_t end, vd *lanes)
-{
-    return sum_span(pass, begin, end, lanes, MASKED, near_frame);
-}
-
-static size_t sum_span_far(struct pass pass, size_t begin, size_t end, vd *lanes, struct frame frame)
-{
-    return sum_span(pass, begin, end, lanes, FAR, frame);
-}
-
-static size_t sum_span_far_masked(struct pass pass, size_t begin, size_t end, vd *lanes, struct frame frame)
-{
-    return sum_span(pass, begin, end, lanes, FAR_MASKED, frame);
-}
-
 /* Whether one of the first classes of a span lies well in the window. Then the row is near, unless far above. */
 static bool starts_in_window(const float *x, size_t begin, size_t end)
 {
@@ -118,7 +39,7 @@ static double sum_rest(struct pass pass, size_t begin, size_t end, const vd *lan
             vi n;
             const vf f = vkeep_first(exp_wide(load_left(pass.x + j + v * VW, left), ref, cut, &n), left);
             n = vbits(vkeep_first(vfrom_bits(n), left)); /* 2^n may be infinite for a 0 that is no logit of a far row */
-            vw_add(&sum[v], vdrop_lane(f, pass.skip - j - v * VW), n);
+            vw_add(&sum[v], vand(f, all_lanes_but(pass.skip - j) + v * VW), n);
         }
     }
     for (int v = 0; v < VECTORS; ++v)
@@ -153,16 +74,23 @@ static float span_max(const float *x, size_t begin, size_t end)
     return max;
 }
 
-/* The first pass over a chunk in a near frame, as far as window and masks go; the mode becomes what the rest of the row
-   needs. in_window: whether a class before the chunk is known to lie in the window. */
-static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t end, bool in_window, vd *lanes,
-                                       enum mode *mode)
+/* What fits the rest of a row whose logits fit the window up to kept, a known class among them or not. */
+static ALWAYS_INLINE enum mode after_window(const float *x, size_t begin, size_t end, bool in_window)
 {
-    size_t kept = begin;
+    return in_window || starts_in_window(x, begin, end) ? MASKED : WIDE;
+}
+
+/* The first pass over a chunk in a near frame from a class on, as far as window and masks go; what comes before that
+   class is in the lanes. The mode becomes what the rest of the row needs. in_window: whether a class before the chunk
+   is known to lie in the window. */
+static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t from, size_t end, bool in_window,
+                                       vd *lanes, enum mode *mode)
+{
+    size_t kept = from;
     if (*mode == WINDOW) {
-        kept = sum_span(pass, begin, end, lanes, WINDOW, near_frame);
+        kept = sum_span(pass, from, end, lanes);
         if (kept < end)
-            *mode = in_window || kept > begin || starts_in_window(pass.x, begin, end) ? MASKED : WIDE;
+            *mode = after_window(pass.x, begin, end, in_window || kept > begin);
     }
     if (pass.even)
         logit_sum_until(pass.even, pass.x, end);
@@ -186,7 +114,7 @@ static ALWAYS_INLINE size_t sum_narrow_in_slices(struct pass pass, size_t begin,
             pass.skip = pass.dot->y;
         }
         if (kept == slice)
-            kept = sum_narrow(pass, slice, next, in_window || slice > begin, lanes, mode);
+            kept = sum_narrow(pass, slice, slice, next, in_window || slice > begin, lanes, mode);
         else if (pass.even)
             logit_sum_until(pass.even, pass.x, next);
     }
@@ -203,12 +131,6 @@ struct summed {
     bool finite;    /* whether the row has a finite log-sum-exp */
     bool in_window; /* whether all of its logits lie in the window */
 };
-
-static ALWAYS_INLINE void zero_lanes(vd *lanes)
-{
-    for (int v = 0; v < VECTORS; ++v)
-        vd_zero(&lanes[v]);
-}
 
 static ALWAYS_INLINE size_t chunk_end(size_t begin, size_t classes)
 {
@@ -246,22 +168,23 @@ static struct summed sum_row_far(struct pass pass, size_t first, size_t classes,
     return row;
 }
 
-static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
+/* The first pass over a row from the chunk on that begins at begin. What comes before it is in others, and what it has
+   before kept in the lanes. */
+static ALWAYS_INLINE struct summed sum_row_from(struct pass pass, size_t begin, size_t kept, size_t classes, vd *lanes,
+                                                double others, enum mode mode)
 {
-    struct summed row = {0, 0, 0, near_frame, true, true};
-    enum mode mode = WINDOW;
-    for (size_t begin = 0, end; begin < classes; begin = end) {
+    struct summed row = {others, 0, classes, near_frame, true, true};
+    bool narrow = true;
+    for (size_t end; begin < classes; kept = begin = end) {
         end = chunk_end(begin, classes);
-        vd lanes[VECTORS];
-        zero_lanes(lanes);
-        const bool narrow = mode != WIDE;
-        const size_t kept = pass.dot || pass.even ? sum_narrow_in_slices(pass, begin, end, begin > 0, lanes, &mode)
-                                                  : sum_narrow(pass, begin, end, begin > 0, lanes, &mode);
+        if (kept == begin)
+            zero_lanes(lanes);
+        kept = pass.dot || pass.even ? sum_narrow_in_slices(pass, begin, end, begin > 0, lanes, &mode)
+                                     : sum_narrow(pass, begin, kept, end, begin > 0, lanes, &mode);
         if (pass.dot)
             pass.skip = pass.dot->y;
         if (kept == end) {
             row.others += vd_fold(lanes) * 0x1p896;
-            row.kept = end;
             continue;
         }
         if (narrow) {
@@ -278,6 +201,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
                 return sum_row_far(pass, kept, classes, max);
             }
             row.kept = kept;
+            narrow = false;
         }
         row.others += sum_rest(pass, kept, end, lanes, near_frame);
     }
@@ -287,16 +211,45 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
     return row;
 }
 
+static NOINLINE struct summed sum_row_rest(const struct pass *p, size_t begin, size_t kept, size_t classes, vd *lanes,
+                                           double others, enum mode mode)
+{
+    return sum_row_from(*p, begin, kept, classes, lanes, others, mode);
+}
+
+static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
+{
+    vd lanes[VECTORS];
+    zero_lanes(lanes);
+    if (pass.dot || pass.even)
+        return sum_row_from(pass, 0, 0, classes, lanes, 0, WINDOW);
+    double others = 0;
+    for (size_t begin = 0, end; begin < classes; begin = end) {
+        end = chunk_end(begin, classes);
+        const size_t kept = sum_span(pass, begin, end, lanes);
+        if (kept < end) {
+            const struct pass copy = pass; /* or it would lie in memory for the other way as well */
+            return sum_row_rest(&copy, begin, kept, classes, lanes, others, after_window(pass.x, 0, end, kept > 0));
+        }
+        others += vd_fold(lanes) * 0x1p896;
+        if (end < classes)
+            zero_lanes(lanes);
+    }
+    return (struct summed){others, 0, classes, near_frame, true, true};
+}
+
 /* One chunk of a row that several tasks share, as if the row were near. */
 static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, enum xent_memory memory,
                      struct xent_part *part)
 {
-    const struct pass pass = {.x = x, .keep = keep, .skip = skip, .overlap = memory != XENT_MEMORY_PLAIN};
+    float x_skip;
+    const struct pass pass = {
+        .x = x, .keep = keep, .skip = skip, .x_skip = &x_skip, .overlap = memory != XENT_MEMORY_PLAIN};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);
     part->zeros = begin;
-    part->kept = sum_narrow(pass, begin, end, false, lanes, &mode);
+    part->kept = sum_narrow(pass, begin, begin, end, false, lanes, &mode);
     part->max = span_max(x, part->kept, end);
     part->sum = 0;
     if (part->kept == end)

@@ -49,10 +49,11 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
     const bool known = has_one_label(target) || (target == DISTRIBUTION && y != NO_CLASS);
     const float *w = job->class_weights, *q = target == DISTRIBUTION ? b->q[i] : NULL;
     const bool even = target == SMOOTHED_TARGET || (target == DISTRIBUTION && b->t[i].even != 0);
+    float unwanted;
     struct pass pass = {.x = b->x[i],
                         .keep = is_streamed(job, target) ? NULL : b->out[i],
                         .skip = y,
-                        .x_skip = known ? &b->x_y[i] : NULL,
+                        .x_skip = known ? &b->x_y[i] : &unwanted,
                         .overlap = job->memory != XENT_MEMORY_PLAIN,
                         .second = second};
     struct logit_sum logits;
@@ -64,6 +65,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
     if ((even && w) || q) {
         dot_start(&dot, w, even && w, q, y, target == DISTRIBUTION ? b->t[i].pivot : 0);
         pass.dot = &dot;
+        pass.beside = q ? q : w;
     }
     if (is_streamed(job, target))
         fetch_part_lines(b->out[i], b->classes);
@@ -360,6 +362,7 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
     end_behind(&behind, 0);
     if (job->memory == XENT_MEMORY_STREAM)
         vstream_end();
+    vend();
 }
 
 /* In planes.h: rows whose classes are not neighbours. */
@@ -424,7 +427,9 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         float *out = xent_job_out(job, i);
         const size_t y = row_argmax(x, job->classes);
         const bool overlap = job->memory != XENT_MEMORY_PLAIN;
-        const struct summed sums = sum_row((struct pass){.x = x, .skip = y, .overlap = overlap}, job->classes);
+        float x_y;
+        const struct summed sums =
+            sum_row((struct pass){.x = x, .skip = y, .x_skip = &x_y, .overlap = overlap}, job->classes);
         if (!sums.finite) {
             fill(out, job->classes, NAN);
             continue;

@@ -235,24 +235,48 @@ static void dot_fold(struct dot *dot)
 
 /* The sum of a row's logits, without class weights. A logit in the window is n ln(2)/16 + r with the n and r of its
    exponential: the n are added as integers, the r as floats, a slice at a time; only other logits as doubles. */
-struct logit_sum {
-    double sum;             /* of whole slices */
-    size_t next;            /* classes before it have been added */
-    vi n;                   /* the sum of the bits of exp_round ... */
-    uint32_t vectors;       /* ... of so many vectors */
-    vf r[SLICE_VECTORS];    /* the sum of -r: there is no addition of floats */
-    vw rest[SLICE_VECTORS]; /* of other logits */
+struct logit_lanes {
+    vi n;                /* the sum of the bits of exp_round */
+    vf r[SLICE_VECTORS]; /* the sum of -r: there is no addition of floats */
 };
+
+struct logit_sum {
+    double sum;               /* of whole slices */
+    size_t next;              /* classes before it have been added */
+    struct logit_lanes lanes; /* of logits in the window ... */
+    uint32_t vectors;         /* ... in so many vectors */
+    vw rest[SLICE_VECTORS];   /* of other logits */
+};
+
+static ALWAYS_INLINE void logit_lanes_start(struct logit_lanes *lanes)
+{
+    lanes->n = viset(0);
+    for (int v = 0; v < SLICE_VECTORS; ++v)
+        lanes->r[v] = vset(0.0f);
+}
+
+/* Vector by vector: a struct may be copied in other parts, which would wait for the stores of these. */
+static ALWAYS_INLINE void logit_lanes_move(struct logit_lanes *to, const struct logit_lanes *from)
+{
+    to->n = from->n;
+    for (int v = 0; v < SLICE_VECTORS; ++v)
+        to->r[v] = from->r[v];
+}
+
+/* Adds VW logits in the window, by the t and r of their exponentials, to lanes v VW and on. */
+static ALWAYS_INLINE void logit_lanes_add(struct logit_lanes *lanes, size_t v, vf t, vf r)
+{
+    lanes->n = viadd(lanes->n, vbits(t));
+    lanes->r[v % SLICE_VECTORS] = vsub(lanes->r[v % SLICE_VECTORS], r);
+}
 
 static void logit_sum_start_slice(struct logit_sum *s)
 {
     static const double zeros[VW];
     s->vectors = 0;
-    s->n = viset(0);
-    for (int v = 0; v < SLICE_VECTORS; ++v) {
-        s->r[v] = vset(0.0f);
+    logit_lanes_start(&s->lanes);
+    for (int v = 0; v < SLICE_VECTORS; ++v)
         s->rest[v] = vw_load(zeros);
-    }
 }
 
 static void logit_sum_start(struct logit_sum *s)
@@ -267,9 +291,9 @@ static NOINLINE void logit_sum_end_slice(struct logit_sum *s)
     int32_t n[VW];
     float r[XENT_SLICE_LANES];
     double r_lane[XENT_SLICE_LANES], rest[XENT_SLICE_LANES];
-    vistore(n, s->n);
+    vistore(n, s->lanes.n);
     for (int v = 0; v < SLICE_VECTORS; ++v) {
-        vstore(r + v * VW, s->r[v]);
+        vstore(r + v * VW, s->lanes.r[v]);
         vw_store(rest + v * VW, &s->rest[v]);
     }
     for (int l = 0; l < XENT_SLICE_LANES; ++l)
@@ -288,14 +312,6 @@ static ALWAYS_INLINE void logit_sum_advance(struct logit_sum *s, size_t next)
         logit_sum_end_slice(s);
 }
 
-/* Adds VW logits in the window, by the t and r of their exponentials, to lanes v VW and on. */
-static ALWAYS_INLINE void logit_sum_add(struct logit_sum *s, size_t v, vf t, vf r)
-{
-    s->n = viadd(s->n, vbits(t));
-    ++s->vectors;
-    s->r[v] = vsub(s->r[v], r);
-}
-
 /* Adds VW logits, or the first left of them, to lanes v VW and on. */
 static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, size_t left, size_t v)
 {
@@ -306,11 +322,12 @@ static ALWAYS_INLINE void logit_sum_vector(struct logit_sum *s, const float *x, 
         float rest[VW];
         const vi where = visar(stray, WINDOW_BITS);
         vstore(rest, vdrop_where(z, where, 0));
-        s->rest[v] = vw_plus(s->rest[v], vw_widen(rest));
+        s->rest[v % SLICE_VECTORS] = vw_plus(s->rest[v % SLICE_VECTORS], vw_widen(rest));
         z = vreplace_where(vset(0.0f), where, 0, z);
         t = exp_round(z);
     }
-    logit_sum_add(s, v, t, exp_reduce(z, t));
+    logit_lanes_add(&s->lanes, v, t, exp_reduce(z, t));
+    ++s->vectors;
 }
 
 /* Adds the classes up to end that have not been added yet, wherever their logits lie. */
@@ -319,7 +336,7 @@ static NOINLINE void logit_sum_until(struct logit_sum *s, const float *x, size_t
     while (s->next < end) {
         const size_t slice = (s->next | (SLICE - 1)) + 1, stop = slice < end ? slice : end;
         for (size_t j = s->next; j < stop; j += VW)
-            logit_sum_vector(s, x + j, stop - j, j / VW % SLICE_VECTORS);
+            logit_sum_vector(s, x + j, stop - j, j / VW);
         logit_sum_advance(s, stop);
     }
 }

@@ -72,9 +72,9 @@ static void block_run(struct block *b, struct frame frame)
         vstore(b->f + i, exp_wide(z, vset(frame.ref), vset(frame.cut), &n));
         vistore(b->n + i, n);
         float t[VW];
-        const vf vt = exp_round(z);
-        vstore(t, vt);
-        vstore(b->e + i, exp_polynomial(vtable(table, vt), exp_reduce(z, vt)));
+        const vf rounded = exp_round(z);
+        vstore(t, rounded);
+        vstore(b->e + i, exp_polynomial(vtable(vt_load(table), rounded), exp_reduce(z, rounded)));
         for (int l = 0; l < VW; ++l)
             b->in_window[i + l] = ((f32_bits(t[l]) ^ (uint32_t)rounder_bits) & ~(uint32_t)(WINDOW_SIZE - 1)) == 0;
     }

@@ -1,0 +1,397 @@
+/*
+ * Part of kernels/algorithm.h: the first pass over a part of a row: the hot loop over whole steps of classes, the
+ * groups that it leaves out, and the code for each of their uses.
+ */
+#ifndef XENT_KERNELS_ROW_SPAN_H
+#define XENT_KERNELS_ROW_SPAN_H
+
+enum {
+    VECTORS = XENT_LANES / VW, /* that hold one element of each lane: a group */
+    SUMS_IN_MEMORY = VW == 8   /* 16 registers are too few for them, and a compiler would copy them to and fro */
+};
+
+/* What a pass over a row reads and leaves. */
+struct pass {
+    const float *x;
+    float *keep;            /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
+    size_t skip;            /* the class to leave out of the sum; none if not below the number of classes */
+    float *x_skip;          /* receives that class's logit before anything is kept in its place */
+    struct dot *dot;        /* NULL, or receives the sums that a target distribution needs; its y is the one to skip */
+    const float *beside;    /* NULL, or what is read along with the logits and brought nearer with them */
+    struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
+    bool overlap;           /* whether lines are to be fetched ahead by instructions */
+    struct second *second;  /* NULL, or the second pass over another row, to be taken beside */
+    enum second_kind kind;  /* its kind, in code that is for one kind only */
+};
+
+static ALWAYS_INLINE void zero_lanes(vd *lanes)
+{
+    for (int v = 0; v < VECTORS; ++v)
+        vd_zero(&lanes[v]);
+}
+
+/* Bits of 32 lanes that leave out one of them, or none if that is 32 or more. */
+static ALWAYS_INLINE const int32_t *all_lanes_but(size_t lane)
+{
+#define ONES -1, -1, -1, -1, -1, -1, -1
+    static const int32_t bits[2 * XENT_LANES] = {ONES, ONES, ONES, ONES, -1,   -1, -1, -1,
+                                                 0,    ONES, ONES, ONES, ONES, -1, -1, -1};
+#undef ONES
+    return bits + XENT_LANES - (lane < XENT_LANES ? lane : XENT_LANES);
+}
+
+/* Adds the exponentials of so many classes from j on, whole groups, to their lanes; but that of the class to skip, if
+   it may be among them. Returns whether all logits fit the mode; otherwise nothing has happened. */
+static ALWAYS_INLINE bool sum_step(struct pass pass, size_t j, size_t classes, const int32_t *lanes, vt powers, vd *sum,
+                                   struct logit_lanes *even, enum mode mode, struct frame frame)
+{
+    const vf ref = vset(frame.ref), cut = vset(frame.cut);
+    const float *x = pass.x + j;
+    const size_t vectors = classes / VW, abreast = vectors < 4 ? vectors : 4;
+    vf t[STEP / VW];
+    for (size_t v = 0; v < vectors; ++v)
+        t[v] = exp_round(unmask(measured(vload(x + v * VW), mode, ref), mode, cut));
+    vi stray = vstray(t[0], t[1], rounder_bits);
+    for (size_t v = 2; v < vectors; v += 2)
+        stray = vior(stray, vstray(t[v], t[v + 1], rounder_bits));
+    if (vany(stray, ~(WINDOW_SIZE - 1)))
+        return false;
+    /* Four vectors side by side keep the multipliers busier than one after the other: 4 to 9 % of a forward. Stores
+       between the additions, which the compiler must leave in order, would cost 14 % in place. */
+    for (size_t v = 0; v < vectors; v += abreast) {
+        vf z[4], r[4], e[4];
+        for (size_t i = 0; i < abreast; ++i) {
+            z[i] = measured(vload(x + (v + i) * VW), mode, ref);
+            r[i] = exp_reduce(unmask(z[i], mode, cut), t[v + i]);
+        }
+        for (size_t i = 0; pass.even && i < abreast; ++i)
+            logit_lanes_add(even, v + i, t[v + i], r[i]);
+        for (size_t i = 0; i < abreast; ++i)
+            e[i] = remask(exp_polynomial(vtable(powers, t[v + i]), r[i]), z[i], mode, cut);
+        for (size_t i = 0; i < abreast; ++i)
+            vd_add(&sum[(v + i) % VECTORS], lanes ? vand(e[i], lanes + (v + i) * VW) : e[i]);
+        for (size_t i = 0; i < abreast; ++i)
+            if (pass.keep)
+                vstore(pass.keep + j + (v + i) * VW, e[i]);
+    }
+    return true;
+}
+
+/* The same for a last group, of which only the first count classes exist. */
+static ALWAYS_INLINE bool sum_tail(struct pass pass, size_t j, size_t count, vt powers, vd *sum,
+                                   struct logit_lanes *even, enum mode mode, struct frame frame)
+{
+    const vf ref = vset(frame.ref), cut = vset(frame.cut);
+    vf e[VECTORS], t[VECTORS], r[VECTORS];
+    for (size_t v = 0; v < VECTORS; ++v)
+        e[v] = t[v] = r[v] = vset(0.0f);
+    vi stray = viset(0);
+    for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
+        const size_t left = count - v * VW;
+        vf z = measured(load_left(pass.x + j + v * VW, left), mode, ref);
+        if (mode == FAR || mode == FAR_MASKED)
+            z = vkeep_first(z, left); /* -ref where there is no class */
+        const vf in_window = unmask(z, mode, cut);
+        t[v] = exp_round(in_window);
+        r[v] = exp_reduce(in_window, t[v]);
+        stray = vior(stray, vstray(t[v], t[v], rounder_bits));
+        e[v] = remask(exp_polynomial(vtable(powers, t[v]), r[v]), z, mode, cut);
+        e[v] = vkeep_first(e[v], left);
+    }
+    if (vany(stray, ~(WINDOW_SIZE - 1)))
+        return false;
+    for (size_t v = 0; pass.even && v < VECTORS && v * VW < count; ++v)
+        logit_lanes_add(even, v, t[v], r[v]);
+    for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
+        if (pass.keep)
+            store_left(pass.keep + j + v * VW, e[v], count - v * VW);
+        vd_add(&sum[v], vand(e[v], all_lanes_but(pass.skip - j) + v * VW));
+    }
+    return true;
+}
+
+/* Whole steps from begin to end, none with the class to skip. Stops before the first one with a logit that does not fit
+   the mode, and returns how far it came. This is the loop that everything else exists to reach. */
+static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vt powers, vd *sum,
+                                      struct logit_lanes *even, struct second *other, struct distance ahead,
+                                      enum mode mode, struct frame frame)
+{
+    size_t j = begin;
+    for (; j != end; j += STEP) {
+        fetch_ahead(pass.x + j, STEP, ahead);
+        if (ahead.l2 && pass.keep && pass.keep != pass.x)
+            fetch_ahead(pass.keep + j, STEP, writing);
+        if (pass.beside)
+            fetch_ahead(pass.beside + j, STEP, ahead);
+        if (!sum_step(pass, j, STEP, NULL, powers, sum, even, mode, frame))
+            break;
+        if (pass.second) {
+            second_step(other->out, other->along, pass.kind, other->hi, other->lo, other->B, &other->shares);
+            second_advance(other, STEP);
+        }
+    }
+    return j;
+}
+
+/* Whole groups from begin to end, both multiples of 32. Stops before the first step or group with a logit that does not
+   fit the mode, or where the second pass beside has no whole step left, and returns how far it came. */
+static ALWAYS_INLINE size_t sum_groups(struct pass pass, size_t begin, size_t end, vt powers, vd *sum,
+                                       struct logit_lanes *even, struct second *other, struct distance ahead,
+                                       enum mode mode, struct frame frame)
+{
+    size_t target = pass.skip >= begin && pass.skip < end ? pass.skip / XENT_LANES * XENT_LANES : end;
+    size_t j = begin;
+    for (;;) {
+        const size_t steps = (target - j) / STEP * STEP, most = pass.second ? other->left / STEP * STEP : steps;
+        const size_t stop = j + (steps < most ? steps : most);
+        if (j < stop)
+            j = sum_steps(pass, j, stop, powers, sum, even, other, ahead, mode, frame);
+        if (j < stop || most < steps || j == end)
+            return j;
+        const bool here = (size_t)STEP == (size_t)XENT_LANES || j == target;
+        if (pass.overlap)
+            fetch_ahead(pass.x + j, XENT_LANES, overlapping);
+        /* Not earlier: it would come from memory, out of turn, and all that follows would wait for it. */
+        if (here)
+            *pass.x_skip = pass.x[pass.skip];
+        if (!sum_step(pass, j, XENT_LANES, all_lanes_but(here ? pass.skip % XENT_LANES : XENT_LANES), powers, sum, even,
+                      mode, frame))
+            return j;
+        j += XENT_LANES;
+        target = here ? end : target;
+    }
+}
+
+/* Adds the exponentials from begin (a multiple of 32) to end, but that of the class to skip, to their lanes. Stops
+   before the first step or group with a logit that does not fit the mode, or where a second pass has no whole step
+   left, and returns where. All of it in one function, whose sums stay where they are: a row of 128 classes, of which
+   each has a part of the loop, a group and another part, took a fifth longer on Zen 3 when they were functions of their
+   own. */
+static ALWAYS_INLINE size_t sum_span_inline(struct pass pass, size_t begin, size_t end, vd *lanes,
+                                            struct distance ahead, enum mode mode, struct frame frame)
+{
+    vd registers[VECTORS];
+    vd *const sum = SUMS_IN_MEMORY ? lanes : registers;
+    if (!SUMS_IN_MEMORY)
+        memcpy(sum, lanes, sizeof registers);
+    struct logit_lanes even;
+    logit_lanes_start(&even);
+    if (pass.even)
+        logit_lanes_move(&even, &pass.even->lanes);
+    struct second other = pass.second ? *pass.second : (struct second){0};
+    vt powers = vt_load(table);
+    vt_pin(&powers);
+    const size_t tail = (end - begin) % XENT_LANES;
+    size_t j = sum_groups(pass, begin, end - tail, powers, sum, &even, &other, ahead, mode, frame);
+    if (!SUMS_IN_MEMORY)
+        memcpy(lanes, sum, sizeof registers);
+    if (tail && j == end - tail) {
+        if (pass.overlap)
+            fetch_ahead(pass.x + j, tail, overlapping);
+        if (pass.skip - j < tail)
+            *pass.x_skip = pass.x[pass.skip];
+        if (sum_tail(pass, j, tail, powers, lanes, &even, mode, frame))
+            j = end;
+    }
+    if (pass.even && j > begin) {
+        logit_lanes_move(&pass.even->lanes, &even);
+        pass.even->vectors += (uint32_t)((j - begin + VW - 1) / VW);
+        logit_sum_advance(pass.even, j);
+    }
+    if (pass.second)
+        second_advance(pass.second, pass.second->left - other.left);
+    return j;
+}
+
+/* In the window, by where exponentials are kept: nowhere, in the logits' place, elsewhere. */
+static ALWAYS_INLINE size_t sum_in_window(struct pass pass, size_t begin, size_t end, vd *lanes, struct distance ahead)
+{
+    if (!pass.keep)
+        return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
+    if (pass.keep == pass.x) {
+        pass.x = pass.keep;
+        return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
+    }
+    return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
+}
+
+/* Compiled apart for each use, so that nothing around it decides which registers it gets. These are of count classes,
+   with as many arguments as there are registers for. */
+static NOINLINE size_t sum_span_forward(const float *x, size_t count, size_t skip, float *x_skip, vd *lanes)
+{
+    return sum_span_inline((struct pass){.x = x, .skip = skip, .x_skip = x_skip}, 0, count, lanes, no_fetch, WINDOW,
+                           near_frame);
+}
+
+static NOINLINE size_t sum_span_in_place(float *x, size_t count, size_t skip, float *x_skip, vd *lanes)
+{
+    return sum_span_inline((struct pass){.x = x, .keep = x, .skip = skip, .x_skip = x_skip}, 0, count, lanes,
+                           in_place_fetch, WINDOW, near_frame);
+}
+
+static NOINLINE size_t sum_span_apart(const float *x, float *keep, size_t count, size_t skip, float *x_skip, vd *lanes)
+{
+    return sum_span_inline((struct pass){.x = x, .keep = keep, .skip = skip, .x_skip = x_skip}, 0, count, lanes,
+                           no_fetch, WINDOW, near_frame);
+}
+
+/* With lines fetched ahead. */
+static NOINLINE size_t sum_span_ahead(const float *x, float *keep, size_t count, size_t skip, float *x_skip, vd *lanes)
+{
+    return sum_in_window((struct pass){.x = x, .keep = keep, .skip = skip, .x_skip = x_skip, .overlap = true}, 0, count,
+                         lanes, overlapping);
+}
+
+/* What every pass has: its places and the class to skip. */
+static ALWAYS_INLINE struct pass plain_pass(const struct pass *p)
+{
+    return (struct pass){.x = p->x, .keep = p->keep, .skip = p->skip, .x_skip = p->x_skip, .overlap = p->overlap};
+}
+
+/* The same pointer, of which a compiler may assume that it is not NULL. */
+static ALWAYS_INLINE void *known(void *p)
+{
+    if (!p)
+        __builtin_unreachable();
+    return p;
+}
+
+/* Beside a second pass over another row. */
+static NOINLINE size_t sum_span_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    struct pass pass = plain_pass(p);
+    pass.overlap = true;
+    pass.second = known(p->second);
+    pass.kind = SCALE;
+    if (pass.second->kind == SCALE)
+        return sum_in_window(pass, begin, end, lanes, overlapping);
+    pass.keep = NULL;
+    pass.kind = AGAIN;
+    return sum_span_inline(pass, begin, end, lanes, overlapping, WINDOW, near_frame);
+}
+
+/* With the sum of the logits. */
+static NOINLINE size_t sum_span_even(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    const struct distance ahead = p->overlap ? overlapping_even : p->keep == p->x ? in_place_fetch : no_fetch;
+    struct pass pass = plain_pass(p);
+    pass.even = known(p->even);
+    return sum_in_window(pass, begin, end, lanes, ahead);
+}
+
+static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    struct pass pass = plain_pass(p);
+    pass.even = known(p->even);
+    pass.overlap = true;
+    pass.second = known(p->second);
+    pass.kind = TAKE_EVEN;
+    return sum_span_inline(pass, begin, end, lanes, overlapping_even, WINDOW, near_frame);
+}
+
+/* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
+   from memory. */
+static const struct distance slice_fetch = {SLICE, 0, false}, slice_overlapping = {SLICE, SLICE + 256, false};
+
+static NOINLINE size_t sum_span_slice(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    const struct distance ahead = p->overlap ? slice_overlapping : slice_fetch;
+    struct pass pass = plain_pass(p);
+    pass.beside = p->beside;
+    if (!pass.keep)
+        return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
+    return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
+}
+
+static NOINLINE size_t sum_span_slice_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    struct pass pass = plain_pass(p);
+    pass.beside = p->beside;
+    pass.overlap = true;
+    pass.second = known(p->second);
+    pass.kind = TAKE_WEIGHTED;
+    if (pass.second->kind == TAKE_WEIGHTED)
+        return sum_span_inline(pass, begin, end, lanes, slice_overlapping, WINDOW, near_frame);
+    pass.kind = TAKE_SHARES;
+    return sum_span_inline(pass, begin, end, lanes, slice_overlapping, WINDOW, near_frame);
+}
+
+/* Whether a pass can be taken beside its second, as far as there is one. Batches of one call may be of different
+   kinds. */
+static ALWAYS_INLINE bool goes_beside(const struct pass *p)
+{
+    if (!p->second || p->second->left < STEP)
+        return false;
+    const enum second_kind kind = p->second->kind;
+    if (p->even)
+        return kind == TAKE_EVEN;
+    if (p->dot)
+        return kind == TAKE_WEIGHTED || kind == TAKE_SHARES;
+    return kind == (p->keep ? SCALE : AGAIN);
+}
+
+static ALWAYS_INLINE size_t sum_span_alone(struct pass pass, size_t begin, size_t end, vd *lanes)
+{
+    if (pass.even)
+        return sum_span_even(&pass, begin, end, lanes);
+    if (pass.dot)
+        return sum_span_slice(&pass, begin, end, lanes);
+    const size_t count = end - begin, skip = pass.skip - begin;
+    const float *x = pass.x + begin;
+    float *keep = pass.keep ? pass.keep + begin : NULL;
+    if (pass.overlap)
+        return begin + sum_span_ahead(x, keep, count, skip, pass.x_skip, lanes);
+    if (!keep)
+        return begin + sum_span_forward(x, count, skip, pass.x_skip, lanes);
+    return begin + (keep == x ? sum_span_in_place(keep, count, skip, pass.x_skip, lanes)
+                              : sum_span_apart(x, keep, count, skip, pass.x_skip, lanes));
+}
+
+/* Beside what is left of the second pass over another row, and then alone. */
+static NOINLINE size_t sum_span_with_second(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    size_t j = begin;
+    while (goes_beside(p)) {
+        j = p->even  ? sum_span_even_beside(p, j, end, lanes)
+            : p->dot ? sum_span_slice_beside(p, j, end, lanes)
+                     : sum_span_beside(p, j, end, lanes);
+        if (j == end || p->second->left >= STEP)
+            return j;
+        if (p->second->parted)
+            second_target(p->second);
+    }
+    return sum_span_alone(*p, j, end, lanes);
+}
+
+/* sum_span_inline in the window. */
+static ALWAYS_INLINE size_t sum_span(struct pass pass, size_t begin, size_t end, vd *lanes)
+{
+    if (!pass.second)
+        return sum_span_alone(pass, begin, end, lanes);
+    const struct pass copy = pass; /* or it would lie in memory for the other way as well */
+    return sum_span_with_second(&copy, begin, end, lanes);
+}
+
+/* Modes other than the window. */
+static ALWAYS_INLINE size_t sum_span_elsewhere(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
+                                               struct frame frame)
+{
+    return sum_span_inline(plain_pass(&pass), begin, end, lanes, pass.overlap ? overlapping : no_fetch, mode, frame);
+}
+
+static size_t sum_span_masked(struct pass pass, size_t begin, size_t end, vd *lanes)
+{
+    return sum_span_elsewhere(pass, begin, end, lanes, MASKED, near_frame);
+}
+
+static size_t sum_span_far(struct pass pass, size_t begin, size_t end, vd *lanes, struct frame frame)
+{
+    return sum_span_elsewhere(pass, begin, end, lanes, FAR, frame);
+}
+
+static size_t sum_span_far_masked(struct pass pass, size_t begin, size_t end, vd *lanes, struct frame frame)
+{
+    return sum_span_elsewhere(pass, begin, end, lanes, FAR_MASKED, frame);
+}
+
+#endif
