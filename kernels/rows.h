@@ -221,6 +221,13 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
         store_exceptions(b, target);
 }
 
+/* A function of its own, so that short rows, which are taken otherwise, have the registers to themselves. */
+static NOINLINE void run_batch_plain(struct batch *b, const struct xent_job *job, double grad_scale,
+                                     struct behind *behind)
+{
+    run_batch(b, job, PLAIN_TARGET, grad_scale, behind);
+}
+
 static void store_ignored(const struct xent_job *job, size_t row)
 {
     if (job->loss)
@@ -249,32 +256,41 @@ static NOINLINE void prefetch_after_ignored(const struct xent_job *job, size_t r
     __asm__ volatile(""); /* or gcc takes a call of this for one without effect, and leaves it out */
 }
 
-/* Takes rows from first on, if they lie in a matrix and none of them is ignored: by loops whose length is known, which
-   become vector stores. */
-static ALWAYS_INLINE bool fill_known(struct batch *b, const struct xent_job *job, size_t first, size_t rows,
-                                     enum target target)
+/* Takes rows from first on, which lie in a matrix, if none of them is ignored: by loops that become vector stores, for
+   which a compiler must see no multiplication, and not their length, or it unrolls them. */
+static NOINLINE bool fill_known(struct batch *b, const struct xent_job *job, size_t first, size_t rows,
+                                enum target target)
 {
-    const int32_t *targets = target == PLAIN_TARGET ? job->targets32 : NULL;
-    if (job->inner != 1 || target == DISTRIBUTION || (target == PLAIN_TARGET && !targets))
-        return false;
-    const float *logits = (const float *)job->logits + first * job->logits_strides.outer;
-    float *out = job->out ? (float *)job->out + first * job->out_strides.outer : NULL;
-    const size_t logits_stride = job->logits_strides.outer, out_stride = out ? job->out_strides.outer : 0;
-    const int64_t ignore_index = job->ignore_index;
-    int ignored = 0;
-    for (size_t i = 0; i < rows; ++i) {
-        const int64_t y = targets ? targets[first + i] : -1;
+    const int32_t *targets32 = job->targets32;
+    const int64_t *targets64 = job->targets64, ignore_index = job->ignore_index;
+    int64_t ignored = 0;
+    for (size_t i = 0; target == NO_TARGET && i < rows; ++i)
+        b->y[i] = -1;
+    for (size_t i = 0; target != NO_TARGET && targets32 && i < rows; ++i) {
+        const int64_t y = targets32[first + i];
         b->y[i] = y;
-        ignored |= targets && y == ignore_index;
+        ignored |= y == ignore_index;
+    }
+    for (size_t i = 0; target != NO_TARGET && !targets32 && i < rows; ++i) {
+        const int64_t y = targets64[first + i];
+        b->y[i] = y;
+        ignored |= y == ignore_index;
     }
     if (ignored)
         return false;
-    for (size_t i = 0; i < rows; ++i)
-        b->row[i] = first + i;
-    for (size_t i = 0; i < rows; ++i)
-        b->x[i] = logits + i * logits_stride;
-    for (size_t i = 0; i < rows; ++i)
-        b->out[i] = out ? out + i * out_stride : NULL;
+    size_t row = first;
+    for (size_t i = 0; i < rows; ++i, ++row)
+        b->row[i] = row;
+    const float *logits = job->logits;
+    const size_t logits_stride = job->logits_strides.outer;
+    size_t at = first * logits_stride;
+    for (size_t i = 0; i < rows; ++i, at += logits_stride)
+        b->x[i] = logits + at;
+    float *out = job->out;
+    const size_t out_stride = job->out_strides.outer;
+    at = first * out_stride;
+    for (size_t i = 0; i < rows; ++i, at += out_stride)
+        b->out[i] = out ? out + at : NULL;
     b->count = rows;
     b->classes = job->classes;
     return true;
@@ -285,10 +301,10 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
                                        size_t limit, enum target target)
 {
     const size_t most = last - first < limit ? last - first : limit;
-    if (most == BATCH && fill_known(b, job, first, BATCH, target))
-        return first + BATCH;
-    if (most >= BATCH / 2 && most < BATCH && fill_known(b, job, first, BATCH / 2, target))
-        return first + BATCH / 2;
+    const bool described = target == NO_TARGET || (target == PLAIN_TARGET && (job->targets32 || job->targets64));
+    const size_t known = most >= BATCH ? BATCH : most >= BATCH / 2 ? BATCH / 2 : 0;
+    if (known > 0 && job->inner == 1 && described && fill_known(b, job, first, known, target))
+        return first + known;
     /* Read once: nothing that is stored here changes them, which a compiler cannot know. */
     const bool matrix = job->inner == 1;
     const float *logits = job->logits;
@@ -327,6 +343,8 @@ static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *
     const bool probabilities = target == DISTRIBUTION && !xent_job_has_labels(job);
     if (short_rows && usual)
         run_columns(b, job, target, grad_scale, framed);
+    else if (target == PLAIN_TARGET)
+        run_batch_plain(b, job, grad_scale, behind);
     else if (!short_rows || !probabilities || !run_columns_probabilities(b, job, framed))
         run_batch(b, job, target, grad_scale, behind);
 }
