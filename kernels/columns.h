@@ -10,7 +10,7 @@
 #define XENT_KERNELS_COLUMNS_H
 
 enum {
-    COLUMNS_MAX = 96,
+    COLUMNS_MAX = VW == 8 ? 128 : 96,
     COLUMNS_ROOM = 16 * COLUMNS_MAX /* numbers of all blocks of a batch together */
 };
 

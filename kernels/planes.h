@@ -180,13 +180,13 @@ static void ignore_planes(const struct planes *p, const struct xent_job *job)
             fill(p->out + j * job->out_strides.classes, p->b.count, 0.0f);
 }
 
-enum { STRIP = 64 / BATCH, BLOCKS = BATCH / VW };
+enum { STRIP = 64 / BATCH, BLOCKS = BATCH / VW, PLANES_MAX = 96 };
 
 /* Neighbours, as many batches of them as a strip has. */
 struct strip {
     struct planes p[STRIP];
-    float f[STRIP * BATCH * COLUMNS_MAX] __attribute__((aligned(64)));
-    int32_t n[STRIP * BATCH * COLUMNS_MAX] __attribute__((aligned(64)));
+    float f[STRIP * BATCH * PLANES_MAX] __attribute__((aligned(64)));
+    int32_t n[STRIP * BATCH * PLANES_MAX] __attribute__((aligned(64)));
     struct columns columns[STRIP][BLOCKS];
     bool plain[STRIP][BLOCKS];
 };
@@ -416,7 +416,7 @@ static void run_planes(const struct xent_job *job, size_t first, size_t last, en
 
 static bool has_planes(const struct xent_job *job)
 {
-    return xent_job_has_plain_labels(job) && job->classes <= COLUMNS_MAX &&
+    return xent_job_has_plain_labels(job) && job->classes <= PLANES_MAX &&
            (job->inner == 1 || job->inner >= SHORTEST_LINE) && row_stride(job, &job->logits_strides) == 1 &&
            (!job->out || row_stride(job, &job->out_strides) == 1);
 }
