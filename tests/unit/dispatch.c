@@ -197,7 +197,7 @@ START_TEST(overlap_without_leaf_1)
 END_TEST
 
 /* What XENT_OVERLAP makes of a job without output, and of jobs with outputs of one byte, a little less than 8 MB, and
-   that: first of rows of 159 classes, then of 160. */
+   that: first of rows of 159 classes, in place 511, then of one more. */
 enum { SIZES = 4 };
 static const struct {
     const char *value;
@@ -227,16 +227,24 @@ static const struct {
     {"10", true, {0}, {0}},
 };
 
-static enum xent_memory chosen(size_t classes, size_t class_stride, const void *out, size_t bytes)
+static enum xent_memory chosen_from(const void *logits, size_t classes, size_t class_stride, const void *out,
+                                    size_t bytes)
 {
     const struct xent_job job = {
         .classes = classes,
         .inner = 1,
+        .logits = logits,
         .logits_strides = {classes, class_stride, 0},
         .out = (void *)out,
         .out_strides = {classes, class_stride, 0},
     };
     return xent_choose_memory(&job, bytes);
+}
+
+static enum xent_memory chosen(size_t classes, size_t class_stride, const void *out, size_t bytes)
+{
+    static const float logits[1];
+    return chosen_from(logits, classes, class_stride, out, bytes);
 }
 
 static bool overlap_is_right(size_t i)
@@ -248,6 +256,8 @@ static bool overlap_is_right(size_t i)
         const void *out = k == 0 ? NULL : output;
         if (chosen(159, 1, out, bytes[k]) != overlaps[row].short_rows[k] ||
             chosen(160, 1, out, bytes[k]) != overlaps[row].long_rows[k] ||
+            (out && chosen_from(out, 511, 1, out, bytes[k]) != overlaps[row].short_rows[k]) ||
+            (out && chosen_from(out, 512, 1, out, bytes[k]) != overlaps[row].long_rows[k]) ||
             /* Classes in planes: one float more than 4 KB apart, and 8 KB. */
             chosen(160, 1025, out, bytes[k]) != overlaps[row].short_rows[k] ||
             chosen(159, 2048, out, bytes[k]) != overlaps[row].long_rows[k])
