@@ -13,12 +13,13 @@ enum {
     COLUMNS_ROWS = 3 /* fewer short rows than this are faster one by one */
 };
 
-/* A batch of more than one row stays in the first-level cache; where the output is elsewhere, a second pass is better
-   not far behind the first, whose stores wait for memory. */
+/* A batch of more than one row stays in the first-level cache; where the output is elsewhere, the second pass over rows
+   of some length is better not far behind the first, whose stores wait for memory. (With AVX2, on Zen 3, fewer than 160
+   classes are 2 to 10 % faster by 16 rows.) */
 static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 {
-    const bool apart = job->out && job->out != job->logits;
-    const size_t logits = job->memory != XENT_MEMORY_PLAIN ? 8192 : apart ? 1024 : 4096;
+    const bool apart = job->out && job->out != job->logits, near = apart && (VW != 8 || job->classes >= 160);
+    const size_t logits = job->memory != XENT_MEMORY_PLAIN ? 8192 : near ? 1024 : 4096;
     const size_t rows = job->classes > 0 ? logits / job->classes : 1, most = batch_rows(job);
     return rows < 1 ? 1 : rows < most ? rows : most;
 }
