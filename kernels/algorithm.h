@@ -23,15 +23,16 @@
  *   void prefetch(p), prefetch_l2(p)  the line of p into the first-level cache, into the second
  *   void vstream(p, v)                VW floats, p a multiple of their size; past the caches, if the ISA can
  *   void vstream_end()                what was so written comes before all that is written later
- *   void vend()                       registers as callers want them: compilers see to that, but gcc 12 forgets it after
- *                                     a call of a function that it knows not to use their upper halves
+ *   void vend()                       registers as callers want them: compilers see to that, but gcc 12 forgets it
+ *                                     after a call of a function that it knows not to use their upper halves
  *   vf  vsub, vmul (a, b)             rounded to nearest
  *   vf  vfma(a, b, c), vfnma(a, b, c) c + a b and c - a b, rounded once
  *   vf  vmax(a, b)                    a > b ? a : b, so b if either is NaN
  *   vf  vkeep_first(v, count)         lanes i < count, the others +0 (any count)
  *   vf  vand(v, p)                    the lanes' bits and those of VW integers, any alignment
  *   vf  vkeep_above(v, z, cut)        +0 where z <= cut, v elsewhere, also where z is NaN
- *   vt  vt_load(table)                16 integers, kept at hand
+ *   vt  vt_load(table)                16 integers
+ *   void vt_pin(vt *)                 nothing, but a compiler then keeps them in registers where it has few
  *   vf  vtable(vt, t)                 the float whose bits are table[bits(t) & 15] + (bits(t) << 19), modulo 2^32
  *   vi  vbits(v), vf vfrom_bits(w)    the lanes' bits
  *   vi  viset(int), viadd, visub      32-bit integers

@@ -211,18 +211,27 @@ static ALWAYS_INLINE struct summed sum_row_from(struct pass pass, size_t begin, 
     return row;
 }
 
+/* Out of line, for what few rows need. */
 static NOINLINE struct summed sum_row_rest(const struct pass *p, size_t begin, size_t kept, size_t classes, vd *lanes,
                                            double others, enum mode mode)
 {
     return sum_row_from(*p, begin, kept, classes, lanes, others, mode);
 }
 
+/* The first pass over a row. Most have no other sums and lie in the window from end to end. */
 static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 {
     vd lanes[VECTORS];
     zero_lanes(lanes);
     if (pass.dot || pass.even)
         return sum_row_from(pass, 0, 0, classes, lanes, 0, WINDOW);
+    if (classes <= XENT_CHUNK) {
+        const size_t kept = sum_span(pass, 0, classes, lanes);
+        if (kept == classes)
+            return (struct summed){vd_fold(lanes) * 0x1p896, 0, classes, near_frame, true, true};
+        const struct pass copy = pass; /* or it would lie in memory for the other way as well */
+        return sum_row_rest(&copy, 0, kept, classes, lanes, 0, after_window(pass.x, 0, classes, kept > 0));
+    }
     double others = 0;
     for (size_t begin = 0, end; begin < classes; begin = end) {
         end = chunk_end(begin, classes);

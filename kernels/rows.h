@@ -84,7 +84,8 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
         b->x_y[i] = 0;
     if (known && y >= row.kept)
         b->x_y[i] = b->x[i][y];
-    b->D[i] = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
+    if (target == SMOOTHED_TARGET || target == DISTRIBUTION)
+        b->D[i] = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
     if (target == DISTRIBUTION)
         b->t[i].D = b->D[i];
     if (q)
