@@ -74,7 +74,7 @@ static float span_max(const float *x, size_t begin, size_t end)
     return max;
 }
 
-/* What fits the rest of a row whose logits fit the window up to kept, a known class among them or not. */
+/* What fits the rest of a row that has left the window. in_window: whether a class of it is known to lie there. */
 static ALWAYS_INLINE enum mode after_window(const float *x, size_t begin, size_t end, bool in_window)
 {
     return in_window || starts_in_window(x, begin, end) ? MASKED : WIDE;
