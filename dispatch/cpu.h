@@ -22,8 +22,8 @@ uint32_t xent_cpu_features(void);
    numbers are those of XENT_OVERLAP. */
 enum xent_overlap {
     XENT_OVERLAP_NEVER,     /* nothing */
-    XENT_OVERLAP_LONG,      /* XENT_MEMORY_OVERLAP for long rows, and planes that share places in a cache */
-    XENT_OVERLAP_STREAM,    /* for all, and large outputs past the caches: XENT_MEMORY_STREAM */
+    XENT_OVERLAP_LONG,      /* overlap of struct xent_memory, for long rows and planes that share places in a cache */
+    XENT_OVERLAP_STREAM,    /* for all, and its stream for large outputs */
     XENT_OVERLAP_STREAM_ALL /* and small ones, for tests */
 };
 

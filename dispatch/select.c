@@ -99,15 +99,16 @@ static enum xent_overlap overlap(void)
     return (enum xent_overlap)known;
 }
 
-enum xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
+struct xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
 {
     const enum xent_overlap most = overlap();
-    if (most == XENT_OVERLAP_NEVER || (most == XENT_OVERLAP_LONG && !is_long(job)))
-        return XENT_MEMORY_PLAIN;
     /* An address that no float should have would be one fault more. */
-    const bool may_stream = most >= XENT_OVERLAP_STREAM && job->out && (uintptr_t)job->out % sizeof(float) == 0;
-    return may_stream && (most == XENT_OVERLAP_STREAM_ALL || bytes >= stream_bytes) ? XENT_MEMORY_STREAM
-                                                                                    : XENT_MEMORY_OVERLAP;
+    const bool may_stream = job->out && (uintptr_t)job->out % sizeof(float) == 0;
+    const bool is_large = bytes >= stream_bytes || most == XENT_OVERLAP_STREAM_ALL;
+    return (struct xent_memory){
+        .overlap = most >= XENT_OVERLAP_STREAM || (most == XENT_OVERLAP_LONG && is_long(job)),
+        .stream = most >= XENT_OVERLAP_STREAM && may_stream && is_large,
+    };
 }
 
 const char *xent_isa(void)

@@ -8,6 +8,6 @@
 const struct xent_kernel *xent_active_kernel(void);
 
 /* How a job whose layout and output are known is to move its data; the output spans so many bytes. The same cost. */
-enum xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes);
+struct xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes);
 
 #endif

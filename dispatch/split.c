@@ -26,7 +26,7 @@ struct shared_row {
 struct wave {
     const struct xent_kernel *kernel;
     size_t classes, chunk, parts_per_row;
-    enum xent_memory memory;
+    struct xent_memory memory;
     size_t rows, parts_per_task;
     struct shared_row row[WAVE_ROWS];
     struct xent_part part[WAVE_PARTS];

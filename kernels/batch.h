@@ -14,7 +14,7 @@ enum { BATCH = VW > 8 ? 2 * VW : 16 };
 static ALWAYS_INLINE size_t batch_rows(const struct xent_job *job)
 {
     const bool long_ends = job->classes <= (job->out ? 16 : 32);
-    return long_ends && job->memory != XENT_MEMORY_PLAIN ? BATCH : 16;
+    return long_ends && job->memory.overlap ? BATCH : 16;
 }
 
 /* What a row's loss is about: nothing (softmax), its only label, its only label with a share that is not 1, the same

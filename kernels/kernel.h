@@ -31,11 +31,10 @@ enum xent_cpu_feature {
 };
 
 /* How a kernel is to move what is not in cache: a matter of the CPU and of sizes, which changes no bit. */
-enum xent_memory {
-    XENT_MEMORY_PLAIN,   /* the CPU's own prefetchers keep memory busy while arithmetic goes on */
-    XENT_MEMORY_OVERLAP, /* they do not: kernels/overlap.h */
-    XENT_MEMORY_STREAM   /* and what is written without having been read goes past the caches, where classes or rows are
-                            neighbours */
+struct xent_memory {
+    bool overlap; /* the CPU's own prefetchers do not keep memory busy while arithmetic goes on: kernels/overlap.h */
+    bool stream;  /* what is written without having been read goes past the caches, where rows are neighbours, or, with
+                     overlap, classes are */
 };
 
 /*
@@ -51,7 +50,7 @@ struct xent_job {
     void *out; /* gradient, probabilities or log-probabilities */
     xent_strides out_strides;
     void *lse; /* [rows] or NULL */
-    enum xent_memory memory;
+    struct xent_memory memory;
 
     /* For cross_entropy only, from here on. Plain labels without gaps are in targets32 or targets64, too. */
     xent_targets target_type;
@@ -270,7 +269,7 @@ struct xent_kernel {
     /* For a row x that several tasks share, chunk by chunk: the first pass over classes [begin, end), whole chunks but
        for the end of the row, as if the row were near; the same again for a row that has turned out far; and the second
        pass, out_j = e_j v. out is NULL, x itself or disjoint. */
-    void (*sum_part)(const float *x, float *out, size_t begin, size_t end, size_t skip, enum xent_memory memory,
+    void (*sum_part)(const float *x, float *out, size_t begin, size_t end, size_t skip, struct xent_memory memory,
                      struct xent_part *part);
     void (*sum_part_far)(const float *x, size_t end, size_t skip, struct frame frame, struct xent_part *part);
     void (*scale_part)(const float *x, float *out, size_t begin, size_t end, const struct xent_part *part,

@@ -1,6 +1,6 @@
 /*
  * Part of kernels/algorithm.h: what keeps memory busy while arithmetic goes on, for CPUs that do not see to it by
- * themselves (XENT_MEMORY_OVERLAP in kernel.h). Lines are fetched ahead by instructions; and a row's second pass, which
+ * themselves (struct xent_memory in kernel.h). Lines are fetched ahead by instructions; and a row's second pass, which
  * needs nothing from memory, is taken step by step beside the first pass over the row that comes next, which waits for
  * it. No bit depends on it.
  */

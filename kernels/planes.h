@@ -133,7 +133,7 @@ static bool read_shares(struct planes *p, const struct xent_job *job, size_t fir
 /* Whether gradients go past the caches: by whole lines, which in the planes of all classes begin alike. */
 static ALWAYS_INLINE bool planes_are_streamed(const struct xent_job *job)
 {
-    return job->memory == XENT_MEMORY_STREAM && job->out != job->logits && job->out_strides.classes % LINE == 0;
+    return job->memory.stream && job->out != job->logits && job->out_strides.classes % LINE == 0;
 }
 
 /* Takes count rows from first on. */
@@ -323,7 +323,7 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         whole = whole && is_whole(&s.p[i]);
         full = full && is_full(&s.p[i]);
     }
-    const bool by_classes = full && target != SMOOTHED_TARGET && job->memory != XENT_MEMORY_PLAIN && *framed == 0;
+    const bool by_classes = full && target != SMOOTHED_TARGET && job->memory.overlap && *framed == 0;
     if (by_classes && whole)
         sum_whole_strip(&s, job, framed);
     else if (by_classes)

@@ -248,12 +248,11 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 }
 
 /* One chunk of a row that several tasks share, as if the row were near. */
-static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, enum xent_memory memory,
+static void sum_part(const float *x, float *keep, size_t begin, size_t end, size_t skip, struct xent_memory memory,
                      struct xent_part *part)
 {
     float x_skip;
-    const struct pass pass = {
-        .x = x, .keep = keep, .skip = skip, .x_skip = &x_skip, .overlap = memory != XENT_MEMORY_PLAIN};
+    const struct pass pass = {.x = x, .keep = keep, .skip = skip, .x_skip = &x_skip, .overlap = memory.overlap};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);

@@ -19,7 +19,7 @@ enum {
 static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 {
     const bool apart = job->out && job->out != job->logits, near = apart && (VW != 8 || job->classes >= 160);
-    const size_t logits = job->memory != XENT_MEMORY_PLAIN ? 8192 : near ? 1024 : 4096;
+    const size_t logits = job->memory.overlap ? 8192 : near ? 1024 : 4096;
     const size_t rows = job->classes > 0 ? logits / job->classes : 1, most = batch_rows(job);
     return rows < 1 ? 1 : rows < most ? rows : most;
 }
@@ -39,7 +39,7 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 /* Whether gradients go past the caches, with exponentials formed a second time. */
 static ALWAYS_INLINE bool is_streamed(const struct xent_job *job, enum target target)
 {
-    return job->memory == XENT_MEMORY_STREAM && job->out != job->logits && xent_job_is_contiguous(job) &&
+    return job->memory.stream && job->out != job->logits && xent_job_is_contiguous(job) &&
            (target == NO_TARGET || target == PLAIN_TARGET || target == SINGLE_TARGET);
 }
 
@@ -57,7 +57,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
                         .keep = is_streamed(job, target) ? NULL : b->out[i],
                         .skip = y,
                         .x_skip = known ? &b->x_y[i] : &unwanted,
-                        .overlap = job->memory != XENT_MEMORY_PLAIN,
+                        .overlap = job->memory.overlap,
                         .second = second};
     struct logit_sum logits;
     struct dot dot;
@@ -210,7 +210,7 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i])
             continue;
-        if (behind && job->memory != XENT_MEMORY_PLAIN && put_behind(behind, b, i, job, target))
+        if (behind && job->memory.overlap && put_behind(behind, b, i, job, target))
             continue;
         if (target == SMOOTHED_TARGET)
             scale_smoothed(b, i, job);
@@ -242,7 +242,7 @@ static void store_ignored(const struct xent_job *job, size_t row)
 
 static void ignore_row(const struct xent_job *job, size_t row)
 {
-    if (job->memory == XENT_MEMORY_STREAM)
+    if (job->memory.stream)
         fill_stream(xent_job_out(job, row), job->classes, 0.0f);
     else if (job->out)
         fill(xent_job_out(job, row), job->classes, 0.0f);
@@ -382,7 +382,7 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
         run_filled(b, job, columns_limit(job), target, grad_scale, &framed, &behind);
     }
     end_behind(&behind, 0);
-    if (job->memory == XENT_MEMORY_STREAM)
+    if (job->memory.stream)
         vstream_end();
     vend();
 }
@@ -448,7 +448,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const float *x = xent_job_logits(job, i);
         float *out = xent_job_out(job, i);
         const size_t y = row_argmax(x, job->classes);
-        const bool overlap = job->memory != XENT_MEMORY_PLAIN;
+        const bool overlap = job->memory.overlap;
         float x_y;
         const struct summed sums =
             sum_row((struct pass){.x = x, .skip = y, .x_skip = &x_y, .overlap = overlap}, job->classes);

@@ -378,7 +378,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
 }
 
 /* Nothing is kept: exponentials are computed again for the second pass. */
-static void sum_part(const float *x, float *out, size_t begin, size_t end, size_t skip, enum xent_memory memory,
+static void sum_part(const float *x, float *out, size_t begin, size_t end, size_t skip, struct xent_memory memory,
                      struct xent_part *part)
 {
     (void)out;

@@ -198,37 +198,16 @@ END_TEST
 
 /* What XENT_OVERLAP makes of a job without output, and of jobs with outputs of one byte, a little less than 8 MB, and
    that: first of rows of 159 classes, in place 511, then of one more. */
-enum { SIZES = 4 };
 static const struct {
     const char *value;
-    bool by_cpu; /* or as follows */
-    enum xent_memory short_rows[SIZES], long_rows[SIZES];
+    const char *short_rows, *long_rows; /* plain, overlap, stream along with it; NULL: as on this CPU */
 } overlaps[] = {
-#define ALL(way)                                                                                                       \
-    {                                                                                                                  \
-        XENT_MEMORY_##way, XENT_MEMORY_##way, XENT_MEMORY_##way, XENT_MEMORY_##way                                     \
-    }
-#define LARGE                                                                                                          \
-    {                                                                                                                  \
-        XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM                              \
-    }
-#define ANY                                                                                                            \
-    {                                                                                                                  \
-        XENT_MEMORY_OVERLAP, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM, XENT_MEMORY_STREAM                                \
-    }
-    {"0", false, ALL(PLAIN), ALL(PLAIN)},
-    {"1", false, ALL(PLAIN), ALL(OVERLAP)},
-    {"2", false, LARGE, LARGE},
-    {"3", false, ANY, ANY},
-    {NULL, true, {0}, {0}},
-    {"", true, {0}, {0}},
-    {"4", true, {0}, {0}},
-    {"/", true, {0}, {0}},
-    {"10", true, {0}, {0}},
+    {"0", "pppp", "pppp"}, {"1", "pppp", "oooo"}, {"2", "ooos", "ooos"}, {"3", "osss", "osss"}, {NULL, NULL, NULL},
+    {"", NULL, NULL},      {"4", NULL, NULL},     {"/", NULL, NULL},     {"10", NULL, NULL},
 };
 
-static enum xent_memory chosen_from(const void *logits, size_t classes, size_t class_stride, const void *out,
-                                    size_t bytes)
+static struct xent_memory chosen_from(const void *logits, size_t classes, size_t class_stride, const void *out,
+                                      size_t bytes)
 {
     const struct xent_job job = {
         .classes = classes,
@@ -241,34 +220,38 @@ static enum xent_memory chosen_from(const void *logits, size_t classes, size_t c
     return xent_choose_memory(&job, bytes);
 }
 
-static enum xent_memory chosen(size_t classes, size_t class_stride, const void *out, size_t bytes)
+static struct xent_memory chosen(size_t classes, size_t class_stride, const void *out, size_t bytes)
 {
     static const float logits[1];
     return chosen_from(logits, classes, class_stride, out, bytes);
 }
 
+static bool is(struct xent_memory memory, char way)
+{
+    return memory.overlap == (way != 'p') && memory.stream == (way == 's');
+}
+
 static bool overlap_is_right(size_t i)
 {
-    static const size_t bytes[SIZES] = {8u << 20, 1, (8u << 20) - 1, 8u << 20};
+    static const size_t bytes[] = {8u << 20, 1, (8u << 20) - 1, 8u << 20};
     static const float output[2];
-    const size_t row = overlaps[i].by_cpu ? (size_t)xent_cpu_overlap() : i;
-    for (size_t k = 0; k < SIZES; ++k) {
+    const size_t row = overlaps[i].long_rows ? i : (size_t)xent_cpu_overlap();
+    const char *short_rows = overlaps[row].short_rows, *long_rows = overlaps[row].long_rows;
+    for (size_t k = 0; k < sizeof bytes / sizeof *bytes; ++k) {
         const void *out = k == 0 ? NULL : output;
-        if (chosen(159, 1, out, bytes[k]) != overlaps[row].short_rows[k] ||
-            chosen(160, 1, out, bytes[k]) != overlaps[row].long_rows[k] ||
-            (out && chosen_from(out, 511, 1, out, bytes[k]) != overlaps[row].short_rows[k]) ||
-            (out && chosen_from(out, 512, 1, out, bytes[k]) != overlaps[row].long_rows[k]) ||
+        if (!is(chosen(159, 1, out, bytes[k]), short_rows[k]) || !is(chosen(160, 1, out, bytes[k]), long_rows[k]) ||
+            (out && !is(chosen_from(out, 511, 1, out, bytes[k]), short_rows[k])) ||
+            (out && !is(chosen_from(out, 512, 1, out, bytes[k]), long_rows[k])) ||
             /* Classes in planes: one float more than 4 KB apart, and 8 KB. */
-            chosen(160, 1025, out, bytes[k]) != overlaps[row].short_rows[k] ||
-            chosen(159, 2048, out, bytes[k]) != overlaps[row].long_rows[k])
+            !is(chosen(160, 1025, out, bytes[k]), short_rows[k]) || !is(chosen(159, 2048, out, bytes[k]), long_rows[k]))
             return false;
     }
     /* Not an address of a float. */
-    if (chosen(160, 1, (const char *)output + 1, 8u << 20) != overlaps[row].long_rows[0])
+    if (!is(chosen(160, 1, (const char *)output + 1, 8u << 20), long_rows[0]))
         return false;
     /* Read once. */
-    setenv("XENT_OVERLAP", overlaps[row].long_rows[0] == XENT_MEMORY_PLAIN ? "3" : "0", 1);
-    return chosen(160, 1, output, 1) == overlaps[row].long_rows[1];
+    setenv("XENT_OVERLAP", long_rows[0] == 'p' ? "3" : "0", 1);
+    return is(chosen(160, 1, output, 1), long_rows[1]);
 }
 
 /* Each in a process of its own, as the choice is made once in a process. */
