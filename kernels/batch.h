@@ -9,12 +9,12 @@
 /* The steps of a row's end wait for each other, so that those of a few vectors of rows are wanted at a time. */
 enum { BATCH = VW > 8 ? 2 * VW : 16 };
 
-/* The rows of a batch. On Intel's processors more than 16 are faster, by a fifth, where the ends of rows are much of
-   the work (and are then few enough for COLUMNS_ROOM); on Zen 4, with half the units of 512 bits, they were slower. */
+/* The rows of a batch: with AVX-512 more than 16 are faster, by up to a fifth, where the ends of rows are much of the
+   work (and are then few enough for COLUMNS_ROOM); on Zen 4, which overlaps nothing, not with a gradient. */
 static ALWAYS_INLINE size_t batch_rows(const struct xent_job *job)
 {
-    const bool long_ends = job->classes <= (job->out ? 16 : 32);
-    return long_ends && job->memory.overlap ? BATCH : 16;
+    const bool long_ends = job->out ? job->memory.overlap && job->classes <= 16 : job->classes <= 32;
+    return long_ends ? BATCH : 16;
 }
 
 /* What a row's loss is about: nothing (softmax), its only label, its only label with a share that is not 1, the same
@@ -128,7 +128,10 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
    something harmless. */
 static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, double grad_scale)
 {
-    const size_t count = b->count == 1 ? 1 : b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
+    const size_t count = b->count == 1           ? 1
+                         : b->count <= BATCH / 4 ? BATCH / 4
+                         : b->count <= BATCH / 2 ? BATCH / 2
+                                                 : BATCH;
     for (size_t i = b->count; i < count; ++i) {
         b->x_y[i] = 0;
         b->others[i] = 1;
@@ -141,6 +144,8 @@ static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, d
     }
     if (count == 1)
         finish_rows(b, 1, target, grad_scale);
+    else if (count == BATCH / 4)
+        finish_rows(b, BATCH / 4, target, grad_scale);
     else if (count == BATCH / 2)
         finish_rows(b, BATCH / 2, target, grad_scale);
     else
