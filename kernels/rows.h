@@ -350,9 +350,10 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
 static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *job, size_t most_columns,
                                         enum target target, double grad_scale, int *framed, struct behind *behind)
 {
-    const bool usual = target != DISTRIBUTION || find_distributions(b, job);
-    const bool short_rows = b->count >= COLUMNS_ROWS && b->classes <= most_columns;
     const bool probabilities = target == DISTRIBUTION && !xent_job_has_labels(job);
+    const size_t most = probabilities && COLUMNS_PROBABILITIES < most_columns ? COLUMNS_PROBABILITIES : most_columns;
+    const bool usual = target != DISTRIBUTION || find_distributions(b, job);
+    const bool short_rows = b->count >= COLUMNS_ROWS && b->classes <= most;
     if (short_rows && usual)
         run_columns(b, job, target, grad_scale, framed);
     else if (target == PLAIN_TARGET)

@@ -233,7 +233,7 @@ static NOINLINE void run_columns_distribution(struct batch *b, const struct xent
 static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xent_job *job, int *framed)
 {
     const int rows = columns_rows(b), blocks = rows / VW;
-    float q[COLUMNS_ROOM] __attribute__((aligned(64)));
+    float q[PROBABILITIES_ROOM] __attribute__((aligned(64)));
     struct column_shares shares[BATCH / VW];
     double pivot[BATCH];
     bool usual = true;
