@@ -10,7 +10,7 @@
 #define XENT_KERNELS_COLUMNS_H
 
 enum {
-    COLUMNS_MAX = VW == 8 ? 128 : 96,
+    COLUMNS_MAX = 128,
     COLUMNS_PROBABILITIES = VW == 8 ? 95 : 63, /* more classes with a probability each are faster by rows, on Zen 4 */
     /* Numbers of all blocks of a batch together, of which more than 16 rows have up to 32 classes. */
     COLUMNS_ROOM = 16 * COLUMNS_MAX,
@@ -109,19 +109,36 @@ static ALWAYS_INLINE void store_columns(struct column_place at, size_t j, size_t
 
 /* What to prefetch: four classes of many rows at a time are not what a processor expects. */
 struct ahead {
-    size_t next;       /* elements from a row to that of the next block */
-    float *const *out; /* NULL, or the rows that are written to */
+    size_t next, far;  /* elements from a row to that of a block to come, into the first-level cache and, if not 0, into
+                          the second */
+    bool in_order;     /* whether to go by the order of memory, which a processor's own prefetchers then follow */
+    float *const *out; /* NULL, or the rows that are written to, where they are others than are read */
     bool out_plane;    /* whether the planes that are written to are others than are read, too */
 };
 
-static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, size_t count, struct ahead ahead)
+/* Each line once, and never many at once. */
+static ALWAYS_INLINE void prefetch_rows(struct column_place at, size_t j, size_t count, struct ahead ahead)
 {
-    /* One line in four of the next block at a time: each once, and never many at once. */
-    for (size_t i = j / 4 % 4; at.is_rows && i < VW; i += 4) {
+    if (ahead.in_order) {
+        for (size_t i = 0; i < count * VW; i += LINE)
+            prefetch(at.x[0] + ahead.next + j * VW + i);
+        for (size_t i = 0; ahead.far > 0 && i < count * VW; i += LINE)
+            prefetch_l2(at.x[0] + ahead.far + j * VW + i);
+        for (size_t i = 0; ahead.out && i < count * VW; i += LINE)
+            __builtin_prefetch(ahead.out[0] + j * VW + i, 1);
+        return;
+    }
+    for (size_t i = j / 4 % 4; i < VW; i += 4) {
         prefetch(at.x[i] + ahead.next + j);
         if (ahead.out)
             __builtin_prefetch(ahead.out[i] + j, 1);
     }
+}
+
+static ALWAYS_INLINE void prefetch_columns(struct column_place at, size_t j, size_t count, struct ahead ahead)
+{
+    if (at.is_rows)
+        prefetch_rows(at, j, count, ahead);
     for (size_t i = 0; !at.is_rows && i < count; ++i)
         prefetch(at.x_plane + (j + i) * at.x_stride + ahead.next);
     for (size_t i = 0; !at.is_rows && ahead.out_plane && i < count; ++i)

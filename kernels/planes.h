@@ -41,7 +41,7 @@ static ALWAYS_INLINE struct column_place columns_of_planes(struct planes *p, con
 
 static ALWAYS_INLINE struct ahead planes_ahead(const struct planes *p)
 {
-    return (struct ahead){ROWS_AHEAD, NULL, p->out && p->out != p->x && !p->is_streamed};
+    return (struct ahead){.next = ROWS_AHEAD, .out_plane = p->out && p->out != p->x && !p->is_streamed};
 }
 
 static NOINLINE bool sum_whole_planes(struct planes *p, const struct xent_job *job, int at, struct columns *c,

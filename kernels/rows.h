@@ -6,10 +6,10 @@
 #define XENT_KERNELS_ROWS_H
 
 enum {
-    /* AVX2 as measured on Zen 3, where 128 classes are faster by rows, which have no tail then; others on Zen 4. */
-    COLUMNS_IN_PLACE = VW == 8 ? 127 : 64,
-    COLUMNS_APART = VW == 8 ? 127 : 32,
-    COLUMNS_APART_SMOOTHED = VW == 8 ? COLUMNS_MAX : 64,
+    /* AVX2 as measured on Zen 3, others on Zen 4; 128 classes are faster by rows, which have no tail then. */
+    COLUMNS_IN_PLACE = 127,
+    COLUMNS_APART = VW == 8 ? 127 : 63,
+    COLUMNS_APART_SMOOTHED = VW == 8 ? COLUMNS_MAX : 100,
     COLUMNS_ROWS = 3 /* fewer short rows than this are faster one by one */
 };
 

@@ -74,30 +74,59 @@ static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct colu
         columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, take, place);
 }
 
+/* Half a batch of rows is taken by columns, or all of it. */
+static ALWAYS_INLINE int columns_rows(const struct batch *b)
+{
+    return b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
+}
+
+/* Whether a batch's rows, as far as its first two can tell, have no wider gaps than they are long. */
+static ALWAYS_INLINE bool are_close(const struct batch *b)
+{
+    const size_t most = 2 * b->classes;
+    return (size_t)(b->x[1] - b->x[0]) <= most && (!b->out[0] || (size_t)(b->out[1] - b->out[0]) <= most);
+}
+
+/* usual: of up to 64 classes and close, by code that knows it. */
 static ALWAYS_INLINE bool sum_block_of_rows_inline(struct batch *b, int at, const int32_t *y, struct columns *c,
-                                                   double *D, int *framed)
+                                                   double *D, bool usual, int *framed)
 {
     const bool apart = b->out[0] && b->out[0] != b->x[0];
-    const struct ahead ahead = {BATCH * (size_t)(b->x[1] - b->x[0]), apart ? b->out + at : NULL, false};
+    const bool in_order = usual || are_close(b);
+    const size_t rows = in_order ? (size_t)columns_rows(b) : BATCH, next = rows * (size_t)(b->x[1] - b->x[0]);
+    const struct ahead ahead = {
+        .next = next,
+        .far = usual || b->classes <= 64 ? 0 : 4 * next, /* several batches do not fit in the first-level cache */
+        .in_order = in_order,
+        .out = apart ? b->out + at : NULL,
+    };
     struct column_place place = columns_of_rows(b->x + at, b->out + at);
     place.x_y = b->x_y + at;
     return sum_block(b, at, place, y, ahead, c, D, framed);
 }
 
-static NOINLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+static NOINLINE bool sum_block_of_usual_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
 {
-    return sum_block_of_rows_inline(b, at, y, c, NULL, framed);
+    return sum_block_of_rows_inline(b, at, y, c, NULL, true, framed);
+}
+
+static NOINLINE bool sum_block_of_other_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+{
+    return sum_block_of_rows_inline(b, at, y, c, NULL, false, framed);
 }
 
 static NOINLINE bool sum_block_of_rows_even(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
 {
-    return sum_block_of_rows_inline(b, at, y, c, b->D, framed);
+    return sum_block_of_rows_inline(b, at, y, c, b->D, false, framed);
 }
 
-/* Half a batch of rows is taken by columns, or all of it. */
-static ALWAYS_INLINE int columns_rows(const struct batch *b)
+static ALWAYS_INLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, bool even,
+                                            int *framed)
 {
-    return b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
+    if (even)
+        return sum_block_of_rows_even(b, at, y, c, framed);
+    return b->classes <= 64 && are_close(b) ? sum_block_of_usual_rows(b, at, y, c, framed)
+                                            : sum_block_of_other_rows(b, at, y, c, framed);
 }
 
 /* Rows that only fill it up are the first one again. */
@@ -151,8 +180,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         b->finite[i] = true;
     const bool smooth = target == SMOOTHED_TARGET || (target == DISTRIBUTION && job->smoothing > 0);
     for (int k = 0; k < blocks; ++k)
-        plain[k] = smooth && !job->class_weights ? sum_block_of_rows_even(b, k * VW, y, &columns[k], framed)
-                                                 : sum_block_of_rows(b, k * VW, y, &columns[k], framed);
+        plain[k] = sum_block_of_rows(b, k * VW, y, &columns[k], smooth && !job->class_weights, framed);
     for (int k = 0; smooth && job->class_weights && k < blocks; ++k)
         columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, b->D + k * VW);
     for (int i = 0; smooth && target == DISTRIBUTION && i < rows; ++i)

@@ -42,7 +42,7 @@ static const struct {
     float scale, offset;
 } data[] = {{3, 0}, {3, 10000}, {120, 0}};
 
-static const size_t class_counts[] = {4, 10, 64, 96, MAX_CLASSES};
+static const size_t class_counts[] = {4, 10, 64, 96, 128, MAX_CLASSES};
 
 static void check_kernel(const char *isa)
 {
