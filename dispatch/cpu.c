@@ -61,16 +61,20 @@ static bool is_vendor(const uint32_t leaf0[4], const char name[12])
 }
 
 /* Family 25 is Zen 3 and Zen 4. */
-static bool is_zen3(uint32_t leaf1_eax)
+static enum xent_overlap amd_overlap(uint32_t leaf1_eax)
 {
     const uint32_t family = (leaf1_eax >> 8 & 0xf) + (leaf1_eax >> 20 & 0xff);
     const uint32_t model = (leaf1_eax >> 4 & 0xf) | (leaf1_eax >> 12 & 0xf0);
-    return family == 25 && (model < 0x10 || (model >= 0x20 && model < 0x60));
+    if (family != 25)
+        return XENT_OVERLAP_NEVER;
+    const bool is_zen3 = model < 0x10 || (model >= 0x20 && model < 0x60);
+    return is_zen3 ? XENT_OVERLAP_LONG : XENT_OVERLAP_PLANES;
 }
 
 /* Measured on Intel's Granite Rapids, where all of it together takes 20 to 40 % off rows that come from memory; on
-   AMD's Zen 3, where going past the caches loses 12 to 40 %, and the rest takes 8 to 20 % off forwards and outputs
-   elsewhere; and on Zen 4, where each part of it costs time (docs/performance.md). Not measured anywhere else. */
+   AMD's Zen 3, where going past the caches loses 12 to 40 % of rows, and the rest takes 8 to 20 % off forwards and
+   outputs elsewhere; and on Zen 4, where each part of it costs rows time, and images elsewhere take 30 % less past the
+   caches (docs/performance.md). Not measured anywhere else. */
 enum xent_overlap xent_x86_overlap(const struct cpuid_source *source)
 {
     uint32_t leaf0[4], leaf1[4];
@@ -80,7 +84,7 @@ enum xent_overlap xent_x86_overlap(const struct cpuid_source *source)
     if (!is_vendor(leaf0, "AuthenticAMD") || leaf0[0] < 1)
         return XENT_OVERLAP_NEVER;
     source->cpuid(1, 0, leaf1);
-    return is_zen3(leaf1[0]) ? XENT_OVERLAP_LONG : XENT_OVERLAP_NEVER;
+    return amd_overlap(leaf1[0]);
 }
 
 const char *xent_cpu_feature_name(uint32_t feature)

@@ -18,13 +18,14 @@ uint32_t xent_x86_features(const struct cpuid_source *source);
 /* The same for the CPU this runs on, of any family. */
 uint32_t xent_cpu_features(void);
 
-/* What kernels should do on a CPU to keep memory busy by themselves, each value more than the one before it. The
-   numbers are those of XENT_OVERLAP. */
+/* What kernels should do on a CPU to keep memory busy by themselves. The numbers are those of XENT_OVERLAP; the first
+   four are each more than the one before. */
 enum xent_overlap {
-    XENT_OVERLAP_NEVER,     /* nothing */
-    XENT_OVERLAP_LONG,      /* overlap of struct xent_memory, for long rows and planes that share places in a cache */
-    XENT_OVERLAP_STREAM,    /* for all, and its stream for large outputs */
-    XENT_OVERLAP_STREAM_ALL /* and small ones, for tests */
+    XENT_OVERLAP_NEVER,      /* nothing */
+    XENT_OVERLAP_LONG,       /* overlap of struct xent_memory, for long rows and planes that share places in a cache */
+    XENT_OVERLAP_STREAM,     /* for all, and its stream for large outputs */
+    XENT_OVERLAP_STREAM_ALL, /* and small ones, for tests */
+    XENT_OVERLAP_PLANES      /* nothing but stream, for large outputs of classes in planes */
 };
 
 enum xent_overlap xent_x86_overlap(const struct cpuid_source *source);

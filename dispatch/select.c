@@ -92,7 +92,7 @@ static enum xent_overlap overlap(void)
     int known = atomic_load_explicit(&setting, memory_order_relaxed);
     if (known == UNKNOWN) {
         const char *wish = getenv("XENT_OVERLAP");
-        const bool usable = wish && wish[0] >= '0' && wish[0] <= '0' + XENT_OVERLAP_STREAM_ALL && !wish[1];
+        const bool usable = wish && wish[0] >= '0' && wish[0] <= '0' + XENT_OVERLAP_PLANES && !wish[1];
         known = usable ? wish[0] - '0' : (int)xent_cpu_overlap();
         atomic_store_explicit(&setting, known, memory_order_relaxed); /* a constant of the process */
     }
@@ -101,13 +101,15 @@ static enum xent_overlap overlap(void)
 
 struct xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
 {
-    const enum xent_overlap most = overlap();
+    const enum xent_overlap way = overlap();
+    const bool all_overlap = way == XENT_OVERLAP_STREAM || way == XENT_OVERLAP_STREAM_ALL;
+    const bool is_large = bytes >= stream_bytes || way == XENT_OVERLAP_STREAM_ALL;
     /* An address that no float should have would be one fault more. */
     const bool may_stream = job->out && (uintptr_t)job->out % sizeof(float) == 0;
-    const bool is_large = bytes >= stream_bytes || most == XENT_OVERLAP_STREAM_ALL;
     return (struct xent_memory){
-        .overlap = most >= XENT_OVERLAP_STREAM || (most == XENT_OVERLAP_LONG && is_long(job)),
-        .stream = most >= XENT_OVERLAP_STREAM && may_stream && is_large,
+        .overlap = all_overlap || (way == XENT_OVERLAP_LONG && is_long(job)),
+        .stream =
+            may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_PLANES && !xent_job_is_contiguous(job))),
     };
 }
 

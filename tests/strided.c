@@ -381,6 +381,36 @@ START_TEST(long_rows)
 }
 END_TEST
 
+/* A gradient of more than 8 MB, which some CPUs write past the caches, at the beginning of a line and elsewhere; not
+   where kernels are emulated. */
+START_TEST(large_images)
+{
+    const size_t apart[2][2] = {{IMAGES, PLANES_OF_LINES}, {PADDED_PLANES, PLANES_OF_LINES}};
+    struct rng rng = rng_stream(62);
+    for (size_t smooth = 0; smooth < scaled(2); smooth++) {
+        struct rows r = rows_new(1, 21, 102403);
+        fill_rows(&r, &rng);
+        r.options = (xent_problem)XENT_PROBLEM_INIT;
+        r.options.reduction = XENT_NONE;
+        r.options.label_smoothing = smooth ? 0.1 : 0;
+        const xent_strides contiguous = strides_of(&r, CHANNELS_LAST);
+        struct results expected = results_new(&r);
+        int32_t *targets = typed_targets(&r);
+        use_kernel("scalar");
+        compute(&r, targets, r.logits, &contiguous, expected.grad, &contiguous, NULL, &expected);
+        for (const char *const *isa = xent_isas(); *isa; isa++) {
+            use_kernel(*isa);
+            name_case("%s, smoothing %g", *isa, r.options.label_smoothing);
+            for (size_t k = 0; k < 2; k++)
+                check_layout(&r, targets, APART, apart[k], NULL, &expected);
+        }
+        free(targets);
+        results_free(&expected);
+        rows_free(&r);
+    }
+}
+END_TEST
+
 /* A position that is left out may lie on memory that cannot even be read, if its neighbours do too. */
 START_TEST(unreadable)
 {
@@ -417,6 +447,7 @@ int main(void)
     Suite *suite = suite_create("strided");
     tcase_add_test(add_case(suite, "shapes"), shapes);
     tcase_add_test(add_case(suite, "long rows"), long_rows);
+    tcase_add_test(add_case(suite, "large images"), large_images);
     tcase_add_test(add_case(suite, "unreadable"), unreadable);
     return run_suite(suite);
 }

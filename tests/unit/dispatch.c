@@ -162,9 +162,9 @@ static const struct {
     {"Vermeer", "AuthenticAMD", 0x00a20f10, XENT_OVERLAP_LONG},
     {"Rembrandt", "AuthenticAMD", 0x00a40f41, XENT_OVERLAP_LONG},
     {"Cezanne", "AuthenticAMD", 0x00a50f00, XENT_OVERLAP_LONG},
-    {"Genoa", "AuthenticAMD", 0x00a10f11, XENT_OVERLAP_NEVER},
-    {"Raphael", "AuthenticAMD", 0x00a60f12, XENT_OVERLAP_NEVER},
-    {"Bergamo", "AuthenticAMD", 0x00aa0f02, XENT_OVERLAP_NEVER},
+    {"Genoa", "AuthenticAMD", 0x00a10f11, XENT_OVERLAP_PLANES},
+    {"Raphael", "AuthenticAMD", 0x00a60f12, XENT_OVERLAP_PLANES},
+    {"Bergamo", "AuthenticAMD", 0x00aa0f02, XENT_OVERLAP_PLANES},
     {"Rome", "AuthenticAMD", 0x00830f10, XENT_OVERLAP_NEVER},
     {"Turin", "AuthenticAMD", 0x00b00f21, XENT_OVERLAP_NEVER},
     {"Milan's numbers, another's name", "HygonGenuine", 0x00a00f11, XENT_OVERLAP_NEVER},
@@ -197,13 +197,16 @@ START_TEST(overlap_without_leaf_1)
 END_TEST
 
 /* What XENT_OVERLAP makes of a job without output, and of jobs with outputs of one byte, a little less than 8 MB, and
-   that: first of rows of 159 classes, in place 511, then of one more. */
+   that: of rows of 159 classes, in place 511; of one class more; of planes a float more than 4 KB apart, and 8 KB. By
+   letters: plain, overlap, stream, both. */
 static const struct {
     const char *value;
-    const char *short_rows, *long_rows; /* plain, overlap, stream along with it; NULL: as on this CPU */
+    const char *short_rows, *long_rows, *planes, *paged_planes; /* NULL: as on this CPU */
 } overlaps[] = {
-    {"0", "pppp", "pppp"}, {"1", "pppp", "oooo"}, {"2", "ooos", "ooos"}, {"3", "osss", "osss"}, {NULL, NULL, NULL},
-    {"", NULL, NULL},      {"4", NULL, NULL},     {"/", NULL, NULL},     {"10", NULL, NULL},
+    {"0", "pppp", "pppp", "pppp", "pppp"}, {"1", "pppp", "oooo", "pppp", "oooo"}, {"2", "ooob", "ooob", "ooob", "ooob"},
+    {"3", "obbb", "obbb", "obbb", "obbb"}, {"4", "pppp", "pppp", "ppps", "ppps"}, {NULL, NULL, NULL, NULL, NULL},
+    {"", NULL, NULL, NULL, NULL},          {"5", NULL, NULL, NULL, NULL},         {"/", NULL, NULL, NULL, NULL},
+    {"10", NULL, NULL, NULL, NULL},
 };
 
 static struct xent_memory chosen_from(const void *logits, size_t classes, size_t class_stride, const void *out,
@@ -228,7 +231,7 @@ static struct xent_memory chosen(size_t classes, size_t class_stride, const void
 
 static bool is(struct xent_memory memory, char way)
 {
-    return memory.overlap == (way != 'p') && memory.stream == (way == 's');
+    return memory.overlap == (way == 'o' || way == 'b') && memory.stream == (way == 's' || way == 'b');
 }
 
 static bool overlap_is_right(size_t i)
@@ -242,12 +245,12 @@ static bool overlap_is_right(size_t i)
         if (!is(chosen(159, 1, out, bytes[k]), short_rows[k]) || !is(chosen(160, 1, out, bytes[k]), long_rows[k]) ||
             (out && !is(chosen_from(out, 511, 1, out, bytes[k]), short_rows[k])) ||
             (out && !is(chosen_from(out, 512, 1, out, bytes[k]), long_rows[k])) ||
-            /* Classes in planes: one float more than 4 KB apart, and 8 KB. */
-            !is(chosen(160, 1025, out, bytes[k]), short_rows[k]) || !is(chosen(159, 2048, out, bytes[k]), long_rows[k]))
+            !is(chosen(160, 1025, out, bytes[k]), overlaps[row].planes[k]) ||
+            !is(chosen(159, 2048, out, bytes[k]), overlaps[row].paged_planes[k]))
             return false;
     }
     /* Not an address of a float. */
-    if (!is(chosen(160, 1, (const char *)output + 1, 8u << 20), long_rows[0]))
+    if (!is(chosen(160, 2048, (const char *)output + 1, 8u << 20), overlaps[row].paged_planes[0]))
         return false;
     /* Read once. */
     setenv("XENT_OVERLAP", long_rows[0] == 'p' ? "3" : "0", 1);
