@@ -73,6 +73,9 @@ const struct xent_kernel *xent_active_kernel(void)
 /* An output of that size does not stay in a cache until it is used. */
 static const size_t stream_bytes = 8u << 20;
 
+/* One of less probably comes from a cache. */
+static const size_t cached_bytes = 1u << 20;
+
 /*
  * Where XENT_OVERLAP_LONG pays: rows of 160 and more classes, in place of 512 (shorter ones take up to 14 % longer with
  * it), and classes in planes that share their places in a first-level cache, being a multiple of 4 KB apart (others up
@@ -110,6 +113,7 @@ struct xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
         .overlap = all_overlap || (way == XENT_OVERLAP_LONG && is_long(job)),
         .stream =
             may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_PLANES && !xent_job_is_contiguous(job))),
+        .cached = bytes < cached_bytes && way != XENT_OVERLAP_STREAM_ALL,
     };
 }
 

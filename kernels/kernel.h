@@ -35,6 +35,7 @@ struct xent_memory {
     bool overlap; /* the CPU's own prefetchers do not keep memory busy while arithmetic goes on: kernels/overlap.h */
     bool stream;  /* what is written without having been read goes past the caches, where rows are neighbours, or, with
                      overlap, classes are */
+    bool cached;  /* what is written is small enough to be in a cache already */
 };
 
 /*

@@ -13,12 +13,12 @@ enum {
     COLUMNS_ROWS = 3 /* fewer short rows than this are faster one by one */
 };
 
-/* Where the output is elsewhere, the second pass over rows of up to a page is better not far behind the first, whose
-   stores wait for memory: longer ones are as fast together, 16 to 24 % faster for 2000 to 4000 classes on Zen 4. (With
-   AVX2, on Zen 3, fewer than 160 classes are 2 to 10 % faster by 16 rows.) */
+/* Where the output is elsewhere, and in no cache, the second pass over rows of up to a page is better not far behind
+   the first, whose stores wait for memory: longer ones are as fast together, 16 to 24 % faster for 2000 to 4000 classes
+   on Zen 4. (With AVX2, on Zen 3, fewer than 160 classes are 2 to 10 % faster by 16 rows.) */
 static ALWAYS_INLINE bool is_near(const struct xent_job *job)
 {
-    return job->out != job->logits && job->classes <= 1024 && (VW != 8 || job->classes >= 160);
+    return job->out != job->logits && !job->memory.cached && job->classes <= 1024 && (VW != 8 || job->classes >= 160);
 }
 
 /* Rows that end together share the work of it. For the sake of the second pass, a batch of more than one stays in the
