@@ -3,8 +3,9 @@
  *
  * exp.h has the exponential; row_span.h, row_sum.h and row_scale.h the two passes over a row; overlap.h what they do to
  * keep memory busy; taking.h and soft.h what targets in more than one class add to them; columns.h and soft_columns.h
- * the same for a vector's worth of short rows at a time; batch.h what becomes of a batch's sums; short_rows.h batches
- * by columns; rows.h the functions of a kernel; tiles.h and planes.h rows whose classes are not neighbours.
+ * the same for a vector's worth of short rows at a time, packed_rows.h for those without gaps; batch.h what becomes of
+ * a batch's sums; short_rows.h batches by columns; rows.h the functions of a kernel; tiles.h and planes.h rows whose
+ * classes are not neighbours.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
  * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame
@@ -43,6 +44,7 @@
  *   vi  viload(p), vistore(p, w)      VW integers, any alignment
  *   vf  vdrop_where(v, w, c)          +0 where the integer w == c, v elsewhere
  *   vf  vreplace_where(v, w, c, u)    u where the integer w == c, v elsewhere
+ *   vf  vpermute(v, w)                lane w of v in each lane, for integers w < VW
  *   void vload_columns(x, j, n, c)    c[i] lane l = x[l][j + i] for i < n <= 4, 0 for n <= i < 4; reads nothing else
  *   void vstore_columns(x, j, n, c)   x[l][j + i] = c[i] lane l for i < n <= 4; writes nothing else
  *   bool vany(w, mask)                whether any lane of w & mask is not 0
@@ -108,6 +110,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/columns.h"
 #include "kernels/soft_columns.h"
 #include "kernels/batch.h"
+#include "kernels/packed_rows.h"
 #include "kernels/short_rows.h"
 #include "kernels/rows.h"
 #include "kernels/tiles.h"

@@ -142,6 +142,11 @@ static ALWAYS_INLINE void vistore(int32_t *p, vi w)
     _mm256_storeu_si256((__m256i *)p, w);
 }
 
+static ALWAYS_INLINE vf vpermute(vf v, vi w)
+{
+    return _mm256_permutevar8x32_ps(v, w);
+}
+
 static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
 {
     return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(w, _mm256_set1_epi32(c))), v);

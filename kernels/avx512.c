@@ -141,6 +141,11 @@ static ALWAYS_INLINE void vistore(int32_t *p, vi w)
     _mm512_storeu_si512(p, w);
 }
 
+static ALWAYS_INLINE vf vpermute(vf v, vi w)
+{
+    return _mm512_permutexvar_ps(w, v);
+}
+
 static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
 {
     return _mm512_maskz_mov_ps(_mm512_cmpneq_epi32_mask(w, _mm512_set1_epi32(c)), v);

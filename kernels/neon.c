@@ -158,6 +158,12 @@ static ALWAYS_INLINE void vistore(int32_t *p, vi w)
     vst1q_s32(p, w);
 }
 
+static ALWAYS_INLINE vf vpermute(vf v, vi w)
+{
+    const uint32x4_t bytes = vmlaq_n_u32(vdupq_n_u32(0x03020100), vreinterpretq_u32_s32(w), 0x04040404);
+    return vreinterpretq_f32_u8(vqtbl1q_u8(vreinterpretq_u8_f32(v), vreinterpretq_u8_u32(bytes)));
+}
+
 static ALWAYS_INLINE vf vdrop_where(vf v, vi w, int c)
 {
     return keep_where(v, vmvnq_u32(vceqq_s32(w, vdupq_n_s32(c))));

@@ -13,9 +13,23 @@ enum {
     COLUMNS_ROWS = 3 /* fewer short rows than this are faster one by one */
 };
 
-/* Where the output is elsewhere, and in no cache, the second pass over rows of up to a page is better not far behind
-   the first, whose stores wait for memory: longer ones are as fast together, 16 to 24 % faster for 2000 to 4000 classes
-   on Zen 4. (With AVX2, on Zen 3, fewer than 160 classes are 2 to 10 % faster by 16 rows.) */
+/* Up to so many classes columns are faster than rows: where the output is elsewhere and in no cache, stores to many
+   rows wait for memory; but smoothing costs rows more. */
+static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
+{
+    const bool smooth = job->smoothing > 0;
+    if (!job->out)
+        return COLUMNS_MAX;
+    if (job->out == job->logits)
+        return smooth ? COLUMNS_MAX : COLUMNS_IN_PLACE;
+    if (smooth)
+        return COLUMNS_APART_SMOOTHED;
+    return job->memory.cached ? COLUMNS_IN_PLACE : COLUMNS_APART;
+}
+
+/* Where the output is elsewhere and in no cache, the second pass over rows of up to a page is better not far behind the
+   first, whose stores wait for memory: longer ones are as fast together, 16 to 24 % faster for 2000 to 4000 classes on
+   Zen 4. (With AVX2, on Zen 3, fewer than 160 classes are 2 to 10 % faster by 16 rows.) */
 static ALWAYS_INLINE bool is_near(const struct xent_job *job)
 {
     return job->out != job->logits && !job->memory.cached && job->classes <= 1024 && (VW != 8 || job->classes >= 160);
@@ -27,21 +41,11 @@ static ALWAYS_INLINE bool is_near(const struct xent_job *job)
 static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 {
     const size_t least = job->out ? 1 : VW, most = batch_rows(job);
+    if (job->classes <= columns_limit(job))
+        return most;
     const size_t logits = !job->out ? 4096 : job->memory.overlap ? 8192 : is_near(job) ? 1024 : 32768;
-    const size_t rows = job->classes > 0 ? logits / job->classes : least;
+    const size_t rows = logits / job->classes;
     return rows < least ? least : rows < most ? rows : most;
-}
-
-/* Up to so many classes columns are faster than rows: where the output is elsewhere, stores to many rows wait for
-   memory; but smoothing costs rows more. */
-static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
-{
-    const bool smooth = job->smoothing > 0;
-    if (!job->out)
-        return COLUMNS_MAX;
-    if (job->out == job->logits)
-        return smooth ? COLUMNS_MAX : COLUMNS_IN_PLACE;
-    return smooth ? COLUMNS_APART_SMOOTHED : COLUMNS_APART;
 }
 
 /* Whether gradients go past the caches, with exponentials formed a second time. */

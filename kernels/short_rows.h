@@ -152,8 +152,16 @@ static ALWAYS_INLINE void fill_up(struct batch *b, enum target target)
 
 struct column_room {
     float f[COLUMNS_ROOM];
-    int32_t n[COLUMNS_ROOM];
+    union {
+        int32_t n[COLUMNS_ROOM];
+        float packed[COLUMNS_ROOM]; /* exponentials of packed_rows.h, which need no n */
+    };
 } __attribute__((aligned(64)));
+
+static ALWAYS_INLINE float *packed_of_block(struct column_room *room, size_t classes, size_t block)
+{
+    return room->packed + VW * columns_at(classes, block);
+}
 
 /* Rows of few classes by columns, a constant number of them. Everything is read before anything is written. shares
    NULL: no probabilities. */
@@ -163,7 +171,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
 {
     const int blocks = rows / VW;
     struct columns columns[BATCH / VW];
-    bool plain[BATCH / VW];
+    bool packed[BATCH / VW], plain[BATCH / VW];
     int32_t y[BATCH];
     for (int k = 0; k < blocks; ++k)
         columns[k] = columns_of_block(room->f, room->n, b->classes, (size_t)k);
@@ -179,8 +187,12 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     for (int i = 0; i < rows; ++i)
         b->finite[i] = true;
     const bool smooth = target == SMOOTHED_TARGET || (target == DISTRIBUTION && job->smoothing > 0);
-    for (int k = 0; k < blocks; ++k)
-        plain[k] = sum_block_of_rows(b, k * VW, y, &columns[k], smooth && !job->class_weights, framed);
+    const bool may_pack = !smooth && target != DISTRIBUTION && has_packed_rows(job);
+    for (int k = 0; k < blocks; ++k) {
+        packed[k] = may_pack && *framed == 0 && is_packed(b, k * VW) &&
+                    sum_packed(b, k * VW, y, &columns[k], packed_of_block(room, b->classes, (size_t)k));
+        plain[k] = packed[k] || sum_block_of_rows(b, k * VW, y, &columns[k], smooth && !job->class_weights, framed);
+    }
     for (int k = 0; smooth && job->class_weights && k < blocks; ++k)
         columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, b->D + k * VW);
     for (int i = 0; smooth && target == DISTRIBUTION && i < rows; ++i)
@@ -195,6 +207,10 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     for (int i = 0; smooth && i < rows; ++i)
         B[i] = f64_to_f32(target == DISTRIBUTION ? b->t[i].scale * b->t[i].even : b->scale[i] * b->even[i]);
     for (int k = 0; k < blocks; ++k) {
+        if (packed[k] && plain[k]) {
+            scale_packed(b, k * VW, packed_of_block(room, b->classes, (size_t)k));
+            continue;
+        }
         const struct column_place place = columns_of_rows(b->x + k * VW, b->out + k * VW);
         struct column_taking take = {.B = NULL};
         if (smooth) {

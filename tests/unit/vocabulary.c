@@ -97,9 +97,11 @@ START_TEST(integers)
         random_lanes(b);
         const vi wa = vbits(vload(a)), wb = vbits(vload(b));
         const int c = (int32_t)random32() >> random32() % 31;
-        int32_t words[VW], stored[VW];
+        int32_t words[VW], stored[VW], lanes[VW];
         for (int i = 0; i < VW; ++i)
             words[i] = (int32_t)(random32() % 5) - 2;
+        for (int i = 0; i < VW; ++i)
+            lanes[i] = (int32_t)(random32() % VW);
         vistore(stored, viload(words));
         ck_assert_msg(memcmp(words, stored, sizeof words) == 0, "vistore of viload");
         CHECK("viset", vfrom_bits(viset(c)), f32_from_bits((uint32_t)c));
@@ -108,6 +110,7 @@ START_TEST(integers)
         CHECK("vishl", vfrom_bits(vishl(wa, 23)), f32_from_bits(f32_bits(a[i]) << 23));
         CHECK("visar", vfrom_bits(visar(wa, 3)), f32_from_bits((uint32_t)((int32_t)f32_bits(a[i]) >> 3)));
         CHECK("vand", vand(vload(a), words), f32_from_bits(f32_bits(a[i]) & (uint32_t)words[i]));
+        CHECK("vpermute", vpermute(vload(a), viload(lanes)), a[lanes[i]]);
         CHECK("vdrop_where", vdrop_where(vload(a), viload(words), words[round % VW]),
               words[i] == words[round % VW] ? 0.0f : a[i]);
         CHECK("vreplace_where", vreplace_where(vload(a), viload(words), words[round % VW], vload(b)),
