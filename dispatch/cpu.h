@@ -25,7 +25,7 @@ enum xent_overlap {
     XENT_OVERLAP_LONG,       /* overlap of struct xent_memory, for long rows and planes that share places in a cache */
     XENT_OVERLAP_STREAM,     /* for all, and its stream for large outputs */
     XENT_OVERLAP_STREAM_ALL, /* and small ones, for tests */
-    XENT_OVERLAP_PLANES      /* nothing but stream, for large outputs of classes in planes */
+    XENT_OVERLAP_SHORT       /* nothing but stream, for large outputs of short rows and of classes in planes */
 };
 
 enum xent_overlap xent_x86_overlap(const struct cpuid_source *source);

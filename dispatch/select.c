@@ -88,6 +88,12 @@ static bool is_long(const struct xent_job *job)
     return job->logits_strides.classes * sizeof(float) % 4096 == 0;
 }
 
+/* Where XENT_OVERLAP_SHORT pays: rows that kernels take several at a time, and pixels. */
+static bool is_short(const struct xent_job *job)
+{
+    return job->classes <= 127 || !xent_job_is_contiguous(job);
+}
+
 static enum xent_overlap overlap(void)
 {
     enum { UNKNOWN = -1 };
@@ -95,7 +101,7 @@ static enum xent_overlap overlap(void)
     int known = atomic_load_explicit(&setting, memory_order_relaxed);
     if (known == UNKNOWN) {
         const char *wish = getenv("XENT_OVERLAP");
-        const bool usable = wish && wish[0] >= '0' && wish[0] <= '0' + XENT_OVERLAP_PLANES && !wish[1];
+        const bool usable = wish && wish[0] >= '0' && wish[0] <= '0' + XENT_OVERLAP_SHORT && !wish[1];
         known = usable ? wish[0] - '0' : (int)xent_cpu_overlap();
         atomic_store_explicit(&setting, known, memory_order_relaxed); /* a constant of the process */
     }
@@ -111,8 +117,7 @@ struct xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
     const bool may_stream = job->out && (uintptr_t)job->out % sizeof(float) == 0;
     return (struct xent_memory){
         .overlap = all_overlap || (way == XENT_OVERLAP_LONG && is_long(job)),
-        .stream =
-            may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_PLANES && !xent_job_is_contiguous(job))),
+        .stream = may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_SHORT && is_short(job))),
         .cached = bytes < cached_bytes && way != XENT_OVERLAP_STREAM_ALL,
     };
 }

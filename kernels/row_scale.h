@@ -90,6 +90,16 @@ static void fill_stream(float *out, size_t count, float value)
     fill(out + head + lines, count - head - lines, value);
 }
 
+/* The same with what is in an array. */
+static void copy_stream(float *out, size_t count, const float *from)
+{
+    const size_t head = to_line(out, count), lines = (count - head) / LINE * LINE;
+    memcpy(out, from, head * sizeof *out);
+    for (size_t j = head; j < head + lines; j += VW)
+        vstream(out + j, vload(from + j));
+    memcpy(out + head + lines, from + head + lines, (count - head - lines) * sizeof *out);
+}
+
 /* Classes from begin to end of a row, times m: +0 before zeros, then what the first pass has kept in out, then the
  * rest. */
 static ALWAYS_INLINE void scale_span(const float *x, float *out, size_t begin, size_t end, size_t zeros, size_t kept,

@@ -10,11 +10,12 @@ enum {
     COLUMNS_IN_PLACE = 127,
     COLUMNS_APART = VW == 8 ? 127 : 63,
     COLUMNS_APART_SMOOTHED = VW == 8 ? COLUMNS_MAX : 100,
-    COLUMNS_ROWS = 3 /* fewer short rows than this are faster one by one */
+    COLUMNS_ROWS = 3, /* fewer short rows than this are faster one by one */
+    STAGED_LEAST = VW == 8 ? 80 : 40
 };
 
-/* Up to so many classes columns are faster than rows: where the output is elsewhere and in no cache, stores to many
-   rows wait for memory; but smoothing costs rows more. */
+/* Up to so many classes columns are faster than rows: where the output is elsewhere, in no cache, and does not go past
+   them, stores to many rows wait for memory; but smoothing costs rows more. */
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
     const bool smooth = job->smoothing > 0;
@@ -24,7 +25,16 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
         return smooth ? COLUMNS_MAX : COLUMNS_IN_PLACE;
     if (smooth)
         return COLUMNS_APART_SMOOTHED;
-    return job->memory.cached ? COLUMNS_IN_PLACE : COLUMNS_APART;
+    return job->memory.cached || job->memory.stream ? COLUMNS_IN_PLACE : COLUMNS_APART;
+}
+
+/* Whether gradients go past the caches by way of a stage, where all of a batch's are put in order first: of rows that
+   columns take, with labels and without gaps. Shorter ones are as fast without. */
+static ALWAYS_INLINE bool is_staged(const struct xent_job *job)
+{
+    return job->memory.stream && job->out != job->logits && job->inner == 1 && xent_job_is_contiguous(job) &&
+           xent_job_has_labels(job) && job->out_strides.outer == job->classes && job->classes >= STAGED_LEAST &&
+           job->classes <= columns_limit(job);
 }
 
 /* Where the output is elsewhere and in no cache, the second pass over rows of up to a page is better not far behind the
@@ -51,7 +61,7 @@ static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 /* Whether gradients go past the caches, with exponentials formed a second time. */
 static ALWAYS_INLINE bool is_streamed(const struct xent_job *job, enum target target)
 {
-    return job->memory.stream && job->out != job->logits && xent_job_is_contiguous(job) &&
+    return job->memory.overlap && job->memory.stream && job->out != job->logits && xent_job_is_contiguous(job) &&
            (target == NO_TARGET || target == PLAIN_TARGET || target == SINGLE_TARGET);
 }
 
@@ -254,7 +264,7 @@ static void store_ignored(const struct xent_job *job, size_t row)
 
 static void ignore_row(const struct xent_job *job, size_t row)
 {
-    if (job->memory.stream)
+    if (job->memory.overlap && job->memory.stream)
         fill_stream(xent_job_out(job, row), job->classes, 0.0f);
     else if (job->out)
         fill(xent_job_out(job, row), job->classes, 0.0f);
@@ -378,12 +388,32 @@ static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job
         run_filled_of(b, job, most_columns, SMOOTHED_TARGET, grad_scale, framed, behind);
 }
 
+/* Whether a batch's rows follow each other without gaps in the gradient, if a job's do. */
+static ALWAYS_INLINE bool leaves_none_out(const struct batch *b)
+{
+    return b->out[b->count - 1] - b->out[0] == (ptrdiff_t)((b->count - 1) * b->classes);
+}
+
+/* The gradients of a batch in whole lines, once all are there: a target's must not be put into a line that has gone. */
+static NOINLINE void run_staged(struct batch *b, const struct xent_job *job, enum target target, double grad_scale,
+                                int *framed)
+{
+    float stage[16 * COLUMNS_MAX] __attribute__((aligned(64)));
+    float *out = b->out[0];
+    fetch_part_lines(out, b->count * b->classes);
+    for (size_t i = 0; i < b->count; ++i)
+        b->out[i] = stage + i * b->classes;
+    run_filled(b, job, columns_limit(job), target, grad_scale, framed, NULL);
+    copy_stream(out, b->count * b->classes, stage);
+}
+
 /* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly
    while the stores are on their way. */
 static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, enum target target,
                                    double grad_scale)
 {
     const size_t limit = batch_limit(job);
+    const bool staged = is_staged(job);
     struct batch batches[2];
     struct behind behind;
     behind.count = 0;
@@ -392,7 +422,10 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, target);
-        run_filled(b, job, columns_limit(job), target, grad_scale, &framed, &behind);
+        if (staged && b->count >= COLUMNS_ROWS && leaves_none_out(b))
+            run_staged(b, job, target, grad_scale, &framed);
+        else
+            run_filled(b, job, columns_limit(job), target, grad_scale, &framed, &behind);
     }
     end_behind(&behind, 0);
     if (job->memory.stream)

@@ -294,7 +294,7 @@ typedef struct xent_problem {
  * class (images) with plain labels, take the time of memory and arithmetic. Other rows are copied, a few at a time, to
  * where their classes are neighbours, which takes two to seven times as long. Where classes are not neighbours, rows of
  * more than 12272 classes, 6128 with XENT_PROBABILITIES, are taken number by number, at some 20 ns for a forward and 40
- * with a gradient. Where classes are not neighbours, up to 120 KB of stack are needed, elsewhere half of that. XENT_F64
+ * with a gradient. Where classes are not neighbours, up to 120 KB of stack are needed, elsewhere 64 KB. XENT_F64
  * takes seven to twelve times as long as floats, for rows of few classes 20 times, and collects numbers one by one
  * wherever classes are not neighbours.
  */
@@ -413,8 +413,8 @@ XENT_API const char *xent_isa(void);
  * CPU's prefetchers and caches. 1 fetches ahead and takes the second pass over a row beside the first one over the next,
  * for rows of 160 and more classes; and reads images whose planes are a multiple of 4 KB apart plane by plane. 2 does so
  * with all rows and images, and writes gradients and probabilities of 8 MB and more, where they are not in place, past
- * the caches; 3 does the latter with any size, which is for tests. 4 is 0, but writes such gradients of images past the
- * caches. Without it AMD's Zen 3 does as with 1, Intel's CPUs as with 2, AMD's Zen 4 as with 4 and all others as with 0.
+ * the caches; 3 does the latter with any size, which is for tests. 4 is 0, but writes such gradients of images and of
+ * rows of up to 127 classes past the caches. Without it AMD's Zen 3 does as with 1, Intel's CPUs as with 2, AMD's Zen 4 as with 4 and all others as with 0.
  */
 XENT_API xent_status xent_select(const char *isa);
 

@@ -162,9 +162,9 @@ static const struct {
     {"Vermeer", "AuthenticAMD", 0x00a20f10, XENT_OVERLAP_LONG},
     {"Rembrandt", "AuthenticAMD", 0x00a40f41, XENT_OVERLAP_LONG},
     {"Cezanne", "AuthenticAMD", 0x00a50f00, XENT_OVERLAP_LONG},
-    {"Genoa", "AuthenticAMD", 0x00a10f11, XENT_OVERLAP_PLANES},
-    {"Raphael", "AuthenticAMD", 0x00a60f12, XENT_OVERLAP_PLANES},
-    {"Bergamo", "AuthenticAMD", 0x00aa0f02, XENT_OVERLAP_PLANES},
+    {"Genoa", "AuthenticAMD", 0x00a10f11, XENT_OVERLAP_SHORT},
+    {"Raphael", "AuthenticAMD", 0x00a60f12, XENT_OVERLAP_SHORT},
+    {"Bergamo", "AuthenticAMD", 0x00aa0f02, XENT_OVERLAP_SHORT},
     {"Rome", "AuthenticAMD", 0x00830f10, XENT_OVERLAP_NEVER},
     {"Turin", "AuthenticAMD", 0x00b00f21, XENT_OVERLAP_NEVER},
     {"Milan's numbers, another's name", "HygonGenuine", 0x00a00f11, XENT_OVERLAP_NEVER},
@@ -197,8 +197,8 @@ START_TEST(overlap_without_leaf_1)
 END_TEST
 
 /* What XENT_OVERLAP makes of a job without output, and of jobs with outputs of one byte, a little less than 8 MB, and
-   that: of rows of 159 classes, in place 511; of one class more; of planes a float more than 4 KB apart, and 8 KB. By
-   letters: plain, overlap, stream, both. */
+   that: of rows of 159 classes, in place 511; of one class more; of planes a float more than 4 KB apart, as of rows of
+   127 classes, and 8 KB. By letters: plain, overlap, stream, both. */
 static const struct {
     const char *value;
     const char *short_rows, *long_rows, *planes, *paged_planes; /* NULL: as on this CPU */
@@ -245,6 +245,7 @@ static bool overlap_is_right(size_t i)
         if (!is(chosen(159, 1, out, bytes[k]), short_rows[k]) || !is(chosen(160, 1, out, bytes[k]), long_rows[k]) ||
             (out && !is(chosen_from(out, 511, 1, out, bytes[k]), short_rows[k])) ||
             (out && !is(chosen_from(out, 512, 1, out, bytes[k]), long_rows[k])) ||
+            !is(chosen(127, 1, out, bytes[k]), overlaps[row].planes[k]) ||
             !is(chosen(160, 1025, out, bytes[k]), overlaps[row].planes[k]) ||
             !is(chosen(159, 2048, out, bytes[k]), overlaps[row].paged_planes[k]))
             return false;
