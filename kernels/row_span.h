@@ -77,7 +77,7 @@ static ALWAYS_INLINE bool sum_step(struct pass pass, size_t j, size_t classes, c
     return true;
 }
 
-/* The same for a last group, of which only the first count classes exist. */
+/* The same for a last group, of which only the first count classes exist, or all. */
 static ALWAYS_INLINE bool sum_tail(struct pass pass, size_t j, size_t count, vt powers, vd *sum,
                                    struct logit_lanes *even, enum mode mode, struct frame frame)
 {
@@ -162,6 +162,14 @@ static ALWAYS_INLINE size_t sum_groups(struct pass pass, size_t begin, size_t en
     }
 }
 
+/* So many of count classes are left to sum_tail. With AVX-512 and the sum of the logits a last group that is whole is
+   faster there, too, but in place: on Zen 4 by up to 15 %, for 160 classes without a gradient. */
+static ALWAYS_INLINE size_t tail_classes(const struct pass *p, size_t count)
+{
+    const bool of_whole = VW == 16 && p->even && p->keep != p->x && count > 0;
+    return of_whole ? (count - 1) % XENT_LANES + 1 : count % XENT_LANES;
+}
+
 /* Adds the exponentials from begin (a multiple of 32) to end, but that of the class to skip, to their lanes. Stops
    before the first step or group with a logit that does not fit the mode, or where a second pass has no whole step
    left, and returns where. All of it in one function, whose sums stay where they are: a row of 128 classes, of which
@@ -181,7 +189,7 @@ static ALWAYS_INLINE size_t sum_span_inline(struct pass pass, size_t begin, size
     struct second other = pass.second ? *pass.second : (struct second){0};
     vt powers = vt_load(table);
     vt_pin(&powers);
-    const size_t tail = (end - begin) % XENT_LANES;
+    const size_t tail = tail_classes(&pass, end - begin);
     size_t j = sum_groups(pass, begin, end - tail, powers, sum, &even, &other, ahead, mode, frame);
     if (!SUMS_IN_MEMORY)
         memcpy(lanes, sum, sizeof registers);

@@ -179,8 +179,9 @@ static ALWAYS_INLINE struct summed sum_row_from(struct pass pass, size_t begin, 
         end = chunk_end(begin, classes);
         if (kept == begin)
             zero_lanes(lanes);
-        kept = pass.dot || pass.even ? sum_narrow_in_slices(pass, begin, end, begin > 0, lanes, &mode)
-                                     : sum_narrow(pass, begin, kept, end, begin > 0, lanes, &mode);
+        kept = pass.dot || (pass.even && end - begin > SLICE)
+                   ? sum_narrow_in_slices(pass, begin, end, begin > 0, lanes, &mode)
+                   : sum_narrow(pass, begin, kept, end, begin > 0, lanes, &mode);
         if (pass.dot)
             pass.skip = pass.dot->y;
         if (kept == end) {
@@ -218,12 +219,13 @@ static NOINLINE struct summed sum_row_rest(const struct pass *p, size_t begin, s
     return sum_row_from(*p, begin, kept, classes, lanes, others, mode);
 }
 
-/* The first pass over a row. Most have no other sums and lie in the window from end to end. */
+/* The first pass over a row. Most have no other sums, or but that of a slice of logits, and lie in the window from end
+   to end. */
 static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 {
     vd lanes[VECTORS];
     zero_lanes(lanes);
-    if (pass.dot || pass.even)
+    if (pass.dot || (pass.even && classes > SLICE))
         return sum_row_from(pass, 0, 0, classes, lanes, 0, WINDOW);
     if (classes <= XENT_CHUNK) {
         const size_t kept = sum_span(pass, 0, classes, lanes);
