@@ -55,6 +55,12 @@ struct batch {
     size_t count, classes;
 } __attribute__((aligned(64)));
 
+/* Half a batch of rows is taken by columns, or all of it. */
+static ALWAYS_INLINE int columns_rows(const struct batch *b)
+{
+    return b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
+}
+
 /* Rows of a batch whose second pass is taken beside the first one of the next batch, see overlap.h. */
 struct behind {
     size_t count;

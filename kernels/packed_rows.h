@@ -9,7 +9,7 @@
 enum {
     /* Fewer classes are no faster than by columns, on Zen 4; with vectors of 4 it has not been measured. */
     PACKED_LEAST = VW == 4 ? COLUMNS_MAX + 1 : 17,
-    PACKED_FAR = 48 /* that many classes are fetched into the second-level cache as well */
+    PACKED_FAR = 48 /* from as many classes on lines are fetched into the second-level cache as well */
 };
 
 /* Whether the rows of a job, and of its gradients, follow each other without gaps, and are not too short. */
@@ -42,9 +42,8 @@ static ALWAYS_INLINE void packed_exp_some(const float *x, size_t k, size_t count
 /* A block's exponentials, in the order of its rows. Returns whether all are in the window. */
 static ALWAYS_INLINE bool packed_exp(const struct batch *b, int at, float *e)
 {
-    const float *x = b->x[at];
-    const float *out = b->out[at] == x ? NULL : b->out[at];
-    const size_t next = (b->count > 16 ? BATCH : 16) * b->classes, far = b->classes >= PACKED_FAR ? 4 * next : 0;
+    const float *x = b->x[at], *out = b->out[at] == x ? NULL : b->out[at];
+    const size_t next = (size_t)columns_rows(b) * b->classes, far = b->classes >= PACKED_FAR ? 4 * next : 0;
     const vt powers = vt_load(table);
     vi stray = viset(0);
     size_t k = 0;

@@ -74,12 +74,6 @@ static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct colu
         columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, take, place);
 }
 
-/* Half a batch of rows is taken by columns, or all of it. */
-static ALWAYS_INLINE int columns_rows(const struct batch *b)
-{
-    return b->count <= BATCH / 2 ? BATCH / 2 : BATCH;
-}
-
 /* Whether a batch's rows, as far as its first two can tell, have no wider gaps than they are long. */
 static ALWAYS_INLINE bool are_close(const struct batch *b)
 {
