@@ -87,7 +87,9 @@ static ALWAYS_INLINE bool sum_block_of_rows_inline(struct batch *b, int at, cons
 {
     const bool apart = b->out[0] && b->out[0] != b->x[0];
     const bool in_order = usual || are_close(b);
-    const size_t rows = in_order ? (size_t)columns_rows(b) : BATCH, next = rows * (size_t)(b->x[1] - b->x[0]);
+    const size_t rows = in_order ? (size_t)columns_rows(b) : BATCH;
+    /* The second row may lie before the first one; and then there is nothing to expect of the next. */
+    const size_t next = b->x[1] > b->x[0] ? rows * (size_t)(b->x[1] - b->x[0]) : 0;
     const struct ahead ahead = {
         .next = next,
         .far = usual || b->classes <= 64 ? 0 : 4 * next, /* several batches do not fit in the first-level cache */
