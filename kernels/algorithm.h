@@ -4,8 +4,8 @@
  * exp.h has the exponential; row_span.h, row_sum.h and row_scale.h the two passes over a row; overlap.h what they do to
  * keep memory busy; taking.h and soft.h what targets in more than one class add to them; columns.h and soft_columns.h
  * the same for a vector's worth of short rows at a time, packed_rows.h for those without gaps; batch.h what becomes of
- * a batch's sums; short_rows.h batches by columns; fill_batch.h which rows a batch has; rows.h the functions of a kernel;
- * tiles.h and planes.h rows whose classes are not neighbours.
+ * a batch's sums; short_rows.h batches by columns; fill_batch.h which rows a batch has; rows.h the functions of a
+ * kernel; tiles.h and planes.h rows whose classes are not neighbours.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
  * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame
