@@ -73,7 +73,8 @@ const struct xent_kernel *xent_active_kernel(void)
 /* An output of that size does not stay in a cache until it is used. */
 static const size_t stream_bytes = 8u << 20;
 
-/* One of less probably comes from a cache. */
+/* One of less probably comes from a cache. (Where kernels overlap it is better to take all for such that is not as
+   large as the above.) */
 static const size_t cached_bytes = 1u << 20;
 
 /*
@@ -118,7 +119,7 @@ struct xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
     return (struct xent_memory){
         .overlap = all_overlap || (way == XENT_OVERLAP_LONG && is_long(job)),
         .stream = may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_SHORT && is_short(job))),
-        .cached = bytes < cached_bytes && way != XENT_OVERLAP_STREAM_ALL,
+        .cached = !is_large && (all_overlap || bytes < cached_bytes),
     };
 }
 

@@ -11,11 +11,16 @@ enum {
     COLUMNS_APART = VW == 8 ? 127 : 63,
     COLUMNS_APART_SMOOTHED = VW == 8 ? COLUMNS_MAX : 100,
     COLUMNS_ROWS = 3, /* fewer short rows than this are faster one by one */
-    STAGED_LEAST = VW == 8 ? 80 : 40
+    STAGED_LEAST = VW == 8 ? 80 : 40,
+    /* As measured on Ice Lake: classes of a row whose second pass is left for later, and where its output is elsewhere
+       and in no cache; and for which exponentials are formed a second time, to go past the caches. */
+    LEFT_LEAST = 320,
+    LEFT_LEAST_APART = 160,
+    AGAIN_LEAST = 384
 };
 
-/* Up to so many classes columns are faster than rows: where the output is elsewhere, in no cache, and does not go past
-   them, stores to many rows wait for memory; but smoothing costs rows more. */
+/* Up to so many classes columns are faster than rows: on Zen 4, where the output is elsewhere, in no cache, and does
+   not go past them, stores to many rows wait for memory; but smoothing costs rows more. */
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
     const bool smooth = job->smoothing > 0;
@@ -28,13 +33,19 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
     return job->memory.cached || job->memory.stream ? COLUMNS_IN_PLACE : COLUMNS_APART;
 }
 
+/* Whether gradients that may go past the caches do. With AVX2 those of rows do not where kernels overlap: on Ice Lake
+   they gain nothing by way of a stage, and take up to 1.7 times as long if they are formed again. */
+static ALWAYS_INLINE bool rows_may_stream(const struct xent_job *job)
+{
+    return job->memory.stream && job->out != job->logits && !(VW == 8 && job->memory.overlap);
+}
+
 /* Whether gradients go past the caches by way of a stage, where all of a batch's are put in order first: of rows that
    columns take, with labels and without gaps. Shorter ones are as fast without. */
 static ALWAYS_INLINE bool is_staged(const struct xent_job *job)
 {
-    return job->memory.stream && job->out != job->logits && job->inner == 1 && xent_job_is_contiguous(job) &&
-           xent_job_has_labels(job) && job->out_strides.outer == job->classes && job->classes >= STAGED_LEAST &&
-           job->classes <= columns_limit(job);
+    return rows_may_stream(job) && job->inner == 1 && xent_job_is_contiguous(job) && xent_job_has_labels(job) &&
+           job->out_strides.outer == job->classes && job->classes >= STAGED_LEAST && job->classes <= columns_limit(job);
 }
 
 /* Where the output is elsewhere and in no cache, the second pass over rows of up to a page is better not far behind the
@@ -61,7 +72,7 @@ static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
 /* Whether gradients go past the caches, with exponentials formed a second time. */
 static ALWAYS_INLINE bool is_streamed(const struct xent_job *job, enum target target)
 {
-    return job->memory.overlap && job->memory.stream && job->out != job->logits && xent_job_is_contiguous(job) &&
+    return rows_may_stream(job) && job->memory.overlap && job->classes >= AGAIN_LEAST && xent_job_is_contiguous(job) &&
            (target == NO_TARGET || target == PLAIN_TARGET || target == SINGLE_TARGET);
 }
 
@@ -151,6 +162,15 @@ static ALWAYS_INLINE void end_behind(struct behind *behind, size_t first)
     behind->count = 0;
 }
 
+/* Whether second passes are left for later at all: beside those over short rows, which only multiply, first ones take
+   longer. */
+static ALWAYS_INLINE bool may_leave(const struct xent_job *job, enum target target)
+{
+    const bool multiplies = target != SMOOTHED_TARGET && target != DISTRIBUTION;
+    const bool waits = job->out != job->logits && !job->memory.cached;
+    return job->memory.overlap && (!multiplies || job->classes >= (waits ? LEFT_LEAST_APART : LEFT_LEAST));
+}
+
 /* What the second pass over row i of a batch is, if it is of the kind that can be left for later. */
 static ALWAYS_INLINE bool find_second(struct second *second, const struct batch *b, size_t i,
                                       const struct xent_job *job, enum target target)
@@ -232,7 +252,7 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i])
             continue;
-        if (behind && job->memory.overlap && put_behind(behind, b, i, job, target))
+        if (behind && may_leave(job, target) && put_behind(behind, b, i, job, target))
             continue;
         if (target == SMOOTHED_TARGET)
             scale_smoothed(b, i, job);

@@ -250,8 +250,9 @@ static bool overlap_is_right(size_t i)
             !is(chosen(159, 2048, out, bytes[k]), overlaps[row].paged_planes[k]))
             return false;
     }
-    const bool some_are_cached = overlaps[row].value[0] != '3';
-    if (chosen(160, 1, output, (1u << 20) - 1).cached != some_are_cached || chosen(160, 1, output, 1u << 20).cached)
+    const char way = overlaps[row].value[0];
+    const size_t cached = way == '3' ? 0 : way == '2' ? 8u << 20 : 1u << 20;
+    if ((cached && !chosen(160, 1, output, cached - 1).cached) || chosen(160, 1, output, cached).cached)
         return false;
     /* Not an address of a float. */
     if (!is(chosen(160, 2048, (const char *)output + 1, 8u << 20), overlaps[row].paged_planes[0]))
