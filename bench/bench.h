@@ -84,6 +84,10 @@ enum bench_access {
     BENCH_COPIES
 };
 
+/* How a floor goes through an array: from beginning to end, by both halves of it at once, or from beginning to end
+   while lines of several pages are fetched. */
+enum bench_walk { BENCH_IN_ORDER, BENCH_HALVES, BENCH_PAGES };
+
 /*
  * The least work that any call has to do, in one way of doing it: "read" sums the logits, "scale" multiplies them in
  * place, "stream" copies them with streaming stores, "copy" with ordinary ones.
@@ -93,8 +97,8 @@ struct bench_floor {
     const char *variant;
     size_t bytes_per_logit;
     bool in_place;
-    bool halves; /* walk both halves of the array at once */
-    void (*run)(const float *from, float *to, size_t count, bool halves);
+    enum bench_walk walk;
+    void (*run)(const float *from, float *to, size_t count, enum bench_walk walk);
 };
 
 /* What a kernel does to rows from first to last, in its order, without arithmetic. */

@@ -128,7 +128,7 @@ static void run_part(void *argument, size_t index)
 {
     const struct parts *p = argument;
     size_t begin = p->blocks * index / p->count * BENCH_BLOCK, end = p->blocks * (index + 1) / p->count * BENCH_BLOCK;
-    p->floor->run(p->from + begin, p->to + begin, end - begin, p->floor->halves);
+    p->floor->run(p->from + begin, p->to + begin, end - begin, p->floor->walk);
 }
 
 static void run_floor(const struct bench_case *self, const struct bench_data *at)

@@ -104,7 +104,7 @@ static xent_status prepare(struct xent_job *job, size_t rows)
     if ((job->out && !in_place_or_apart(&logits, &out)) ||
         (job->lse && !apart(job->lse, rows * sizeof(float), job->logits, span(&logits))))
         return XENT_ERR_OVERLAP;
-    job->memory = xent_choose_memory(job, span(&out));
+    job->memory = xent_choose_memory(job, span(&logits), span(&out));
     return XENT_OK;
 }
 

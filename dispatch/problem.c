@@ -208,7 +208,7 @@ static void make_job(struct xent_job *job, const xent_problem *p, const struct a
         .dloss = p->dloss,
         .dloss_strides = arrays[DLOSS].strides,
     };
-    job->memory = xent_choose_memory(job, arrays[GRAD].bytes);
+    job->memory = xent_choose_memory(job, arrays[LOGITS].bytes, arrays[GRAD].bytes);
     if (p->outer == 1 && xent_job_is_contiguous(job))
         job->inner = 1;
     const xent_strides *targets = &job->targets_strides;

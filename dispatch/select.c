@@ -70,11 +70,11 @@ const struct xent_kernel *xent_active_kernel(void)
     return expected;
 }
 
-/* An output of that size does not stay in a cache until it is used. */
-static const size_t stream_bytes = 8u << 20;
+/* Logits of that size come from memory, and an output does not stay in a cache until it is used. */
+static const size_t large_bytes = 8u << 20;
 
-/* One of less probably comes from a cache. (Where kernels overlap it is better to take all for such that is not as
-   large as the above.) */
+/* An output of less probably comes from a cache. (Where kernels overlap it is better to take all for such that is not
+   as large as the above.) */
 static const size_t cached_bytes = 1u << 20;
 
 /*
@@ -95,6 +95,14 @@ static bool is_short(const struct xent_job *job)
     return job->classes <= 127 || !xent_job_is_contiguous(job);
 }
 
+/* Whether rows, which are so large together that they come from memory, follow each other closely enough to be fetched
+   by pages, or are long enough by themselves. */
+static bool are_pages(const struct xent_job *job)
+{
+    const size_t gap = job->classes >> 3, long_row = 1u << 16;
+    return xent_job_is_contiguous(job) && (job->classes >= long_row || job->logits_strides.outer <= job->classes + gap);
+}
+
 static enum xent_overlap overlap(void)
 {
     enum { UNKNOWN = -1 };
@@ -109,17 +117,19 @@ static enum xent_overlap overlap(void)
     return (enum xent_overlap)known;
 }
 
-struct xent_memory xent_choose_memory(const struct xent_job *job, size_t bytes)
+struct xent_memory xent_choose_memory(const struct xent_job *job, size_t logits_bytes, size_t out_bytes)
 {
     const enum xent_overlap way = overlap();
     const bool all_overlap = way == XENT_OVERLAP_STREAM || way == XENT_OVERLAP_STREAM_ALL;
-    const bool is_large = bytes >= stream_bytes || way == XENT_OVERLAP_STREAM_ALL;
+    const bool all_large = way == XENT_OVERLAP_STREAM_ALL;
+    const bool is_large = out_bytes >= large_bytes || all_large;
     /* An address that no float should have would be one fault more. */
     const bool may_stream = job->out && (uintptr_t)job->out % sizeof(float) == 0;
     return (struct xent_memory){
         .overlap = all_overlap || (way == XENT_OVERLAP_LONG && is_long(job)),
+        .pages = all_overlap && (logits_bytes >= large_bytes || all_large) && are_pages(job),
         .stream = may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_SHORT && is_short(job))),
-        .cached = !is_large && (all_overlap || bytes < cached_bytes),
+        .cached = !is_large && (all_overlap || out_bytes < cached_bytes),
     };
 }
 

@@ -19,7 +19,7 @@ struct pass {
     struct dot *dot;        /* NULL, or receives the sums that a target distribution needs; its y is the one to skip */
     const float *beside;    /* NULL, or what is read along with the logits and brought nearer with them */
     struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
-    bool overlap;           /* whether lines are to be fetched ahead by instructions */
+    bool overlap, pages;    /* whether lines are to be fetched ahead by instructions, and by fetch_pages */
     struct second *second;  /* NULL, or the second pass over another row, to be taken beside */
     enum second_kind kind;  /* its kind, in code that is for one kind only */
 };
@@ -119,7 +119,7 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     size_t j = begin;
     for (; j != end; j += STEP) {
         fetch_ahead(pass.x + j, STEP, ahead);
-        if (ahead.l2 && pass.keep && pass.keep != pass.x)
+        if (pass.overlap && pass.keep && pass.keep != pass.x)
             fetch_ahead(pass.keep + j, STEP, writing);
         if (pass.beside)
             fetch_ahead(pass.beside + j, STEP, ahead);
@@ -150,7 +150,7 @@ static ALWAYS_INLINE size_t sum_groups(struct pass pass, size_t begin, size_t en
             return j;
         const bool here = (size_t)STEP == (size_t)XENT_LANES || j == target;
         if (pass.overlap)
-            fetch_ahead(pass.x + j, XENT_LANES, overlapping);
+            fetch_ahead(pass.x + j, XENT_LANES, ahead);
         /* Not earlier: it would come from memory, out of turn, and all that follows would wait for it. */
         if (here)
             *pass.x_skip = pass.x[pass.skip];
@@ -195,7 +195,7 @@ static ALWAYS_INLINE size_t sum_span_inline(struct pass pass, size_t begin, size
         memcpy(lanes, sum, sizeof registers);
     if (tail && j == end - tail) {
         if (pass.overlap)
-            fetch_ahead(pass.x + j, tail, overlapping);
+            fetch_ahead(pass.x + j, XENT_LANES, ahead);
         if (pass.skip - j < tail)
             *pass.x_skip = pass.x[pass.skip];
         if (sum_tail(pass, j, tail, powers, lanes, &even, mode, frame))
@@ -250,10 +250,17 @@ static NOINLINE size_t sum_span_ahead(const float *x, float *keep, size_t count,
                          lanes, overlapping);
 }
 
+static NOINLINE size_t sum_span_pages(const float *x, float *keep, size_t count, size_t skip, float *x_skip, vd *lanes)
+{
+    return sum_in_window((struct pass){.x = x, .keep = keep, .skip = skip, .x_skip = x_skip, .overlap = true}, 0, count,
+                         lanes, overlapping_pages);
+}
+
 /* What every pass has: its places and the class to skip. */
 static ALWAYS_INLINE struct pass plain_pass(const struct pass *p)
 {
-    return (struct pass){.x = p->x, .keep = p->keep, .skip = p->skip, .x_skip = p->x_skip, .overlap = p->overlap};
+    return (struct pass){
+        .x = p->x, .keep = p->keep, .skip = p->skip, .x_skip = p->x_skip, .overlap = p->overlap, .pages = p->pages};
 }
 
 /* The same pointer, of which a compiler may assume that it is not NULL. */
@@ -264,24 +271,35 @@ static ALWAYS_INLINE void *known(void *p)
     return p;
 }
 
-/* Beside a second pass over another row. */
-static NOINLINE size_t sum_span_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
+static ALWAYS_INLINE size_t sum_beside(const struct pass *p, size_t begin, size_t end, vd *lanes, struct distance ahead)
 {
     struct pass pass = plain_pass(p);
     pass.overlap = true;
     pass.second = known(p->second);
     pass.kind = SCALE;
     if (pass.second->kind == SCALE)
-        return sum_in_window(pass, begin, end, lanes, overlapping);
+        return sum_in_window(pass, begin, end, lanes, ahead);
     pass.keep = NULL;
     pass.kind = AGAIN;
-    return sum_span_inline(pass, begin, end, lanes, overlapping, WINDOW, near_frame);
+    return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
+}
+
+/* Beside a second pass over another row. */
+static NOINLINE size_t sum_span_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    return sum_beside(p, begin, end, lanes, overlapping);
+}
+
+static NOINLINE size_t sum_span_beside_pages(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    return sum_beside(p, begin, end, lanes, overlapping_pages);
 }
 
 /* With the sum of the logits. */
 static NOINLINE size_t sum_span_even(const struct pass *p, size_t begin, size_t end, vd *lanes)
 {
-    const struct distance ahead = p->overlap ? overlapping_even : p->keep == p->x ? in_place_fetch : no_fetch;
+    const struct distance alone = p->keep == p->x ? in_place_fetch : no_fetch;
+    const struct distance ahead = !p->overlap ? alone : overlapping_even(p->pages);
     struct pass pass = plain_pass(p);
     pass.even = known(p->even);
     return sum_in_window(pass, begin, end, lanes, ahead);
@@ -294,12 +312,13 @@ static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, 
     pass.overlap = true;
     pass.second = known(p->second);
     pass.kind = TAKE_EVEN;
-    return sum_span_inline(pass, begin, end, lanes, overlapping_even, WINDOW, near_frame);
+    return sum_span_inline(pass, begin, end, lanes, overlapping_even(p->pages), WINDOW, near_frame);
 }
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
-static const struct distance slice_fetch = {SLICE, 0, false}, slice_overlapping = {SLICE, SLICE + 256, false};
+static const struct distance slice_fetch = {SLICE, 0, false, false},
+                             slice_overlapping = {SLICE, SLICE + 256, false, false};
 
 static NOINLINE size_t sum_span_slice(const struct pass *p, size_t begin, size_t end, vd *lanes)
 {
@@ -347,6 +366,8 @@ static ALWAYS_INLINE size_t sum_span_alone(struct pass pass, size_t begin, size_
     const size_t count = end - begin, skip = pass.skip - begin;
     const float *x = pass.x + begin;
     float *keep = pass.keep ? pass.keep + begin : NULL;
+    if (pass.pages)
+        return begin + sum_span_pages(x, keep, count, skip, pass.x_skip, lanes);
     if (pass.overlap)
         return begin + sum_span_ahead(x, keep, count, skip, pass.x_skip, lanes);
     if (!keep)
@@ -360,9 +381,10 @@ static NOINLINE size_t sum_span_with_second(const struct pass *p, size_t begin, 
 {
     size_t j = begin;
     while (goes_beside(p)) {
-        j = p->even  ? sum_span_even_beside(p, j, end, lanes)
-            : p->dot ? sum_span_slice_beside(p, j, end, lanes)
-                     : sum_span_beside(p, j, end, lanes);
+        j = p->even    ? sum_span_even_beside(p, j, end, lanes)
+            : p->dot   ? sum_span_slice_beside(p, j, end, lanes)
+            : p->pages ? sum_span_beside_pages(p, j, end, lanes)
+                       : sum_span_beside(p, j, end, lanes);
         if (j == end || p->second->left >= STEP)
             return j;
         if (p->second->parted)
@@ -384,7 +406,11 @@ static ALWAYS_INLINE size_t sum_span(struct pass pass, size_t begin, size_t end,
 static ALWAYS_INLINE size_t sum_span_elsewhere(struct pass pass, size_t begin, size_t end, vd *lanes, enum mode mode,
                                                struct frame frame)
 {
-    return sum_span_inline(plain_pass(&pass), begin, end, lanes, pass.overlap ? overlapping : no_fetch, mode, frame);
+    return sum_span_inline(plain_pass(&pass), begin, end, lanes,
+                           pass.pages     ? overlapping_pages
+                           : pass.overlap ? overlapping
+                                          : no_fetch,
+                           mode, frame);
 }
 
 static size_t sum_span_masked(struct pass pass, size_t begin, size_t end, vd *lanes)

@@ -254,7 +254,8 @@ static void sum_part(const float *x, float *keep, size_t begin, size_t end, size
                      struct xent_part *part)
 {
     float x_skip;
-    const struct pass pass = {.x = x, .keep = keep, .skip = skip, .x_skip = &x_skip, .overlap = memory.overlap};
+    const struct pass pass = {
+        .x = x, .keep = keep, .skip = skip, .x_skip = &x_skip, .overlap = memory.overlap, .pages = memory.pages};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);

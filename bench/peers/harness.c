@@ -187,7 +187,7 @@ static void floor_part(void *argument, size_t index)
     size_t blocks = part->count / BENCH_BLOCK;
     size_t first = blocks * index / executor.threads * BENCH_BLOCK;
     size_t last = blocks * (index + 1) / executor.threads * BENCH_BLOCK;
-    part->floor->run(part->from + first, part->to + first, last - first, part->floor->halves);
+    part->floor->run(part->from + first, part->to + first, last - first, part->floor->walk);
 }
 
 static void run_floor(const struct bench_floor *floor, const float *from, float *to, size_t count)

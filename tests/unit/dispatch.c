@@ -220,7 +220,7 @@ static struct xent_memory chosen_from(const void *logits, size_t classes, size_t
         .out = (void *)out,
         .out_strides = {classes, class_stride, 0},
     };
-    return xent_choose_memory(&job, bytes);
+    return xent_choose_memory(&job, 0, bytes);
 }
 
 static struct xent_memory chosen(size_t classes, size_t class_stride, const void *out, size_t bytes)
@@ -232,6 +232,21 @@ static struct xent_memory chosen(size_t classes, size_t class_stride, const void
 static bool is(struct xent_memory memory, char way)
 {
     return memory.overlap == (way == 'o' || way == 'b') && memory.stream == (way == 's' || way == 'b');
+}
+
+static bool by_pages(size_t classes, size_t row_stride, size_t class_stride, size_t bytes)
+{
+    const struct xent_job job = {.classes = classes, .inner = 1, .logits_strides = {row_stride, class_stride, 0}};
+    return xent_choose_memory(&job, bytes, 0).pages;
+}
+
+/* least: the logits that come from memory, or 0: lines are never fetched by pages. */
+static bool pages_are_right(size_t least)
+{
+    const size_t some = least ? least : SIZE_MAX;
+    return by_pages(800, 800, 1, some) == (least > 0) && (least <= 1 || !by_pages(800, 800, 1, least - 1)) &&
+           by_pages(800, 900, 1, some) == (least > 0) && !by_pages(800, 901, 1, some) && !by_pages(800, 1, 800, some) &&
+           by_pages(65536, 1u << 20, 1, some) == (least > 0) && !by_pages(65535, 1u << 20, 1, some);
 }
 
 static bool overlap_is_right(size_t i)
@@ -253,6 +268,8 @@ static bool overlap_is_right(size_t i)
     const char way = overlaps[row].value[0];
     const size_t cached = way == '3' ? 0 : way == '2' ? 8u << 20 : 1u << 20;
     if ((cached && !chosen(160, 1, output, cached - 1).cached) || chosen(160, 1, output, cached).cached)
+        return false;
+    if (!pages_are_right(way == '3' ? 1 : way == '2' ? 8u << 20 : 0))
         return false;
     /* Not an address of a float. */
     if (!is(chosen(160, 2048, (const char *)output + 1, 8u << 20), overlaps[row].paged_planes[0]))
