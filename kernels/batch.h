@@ -197,12 +197,31 @@ static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, doub
         finish_batch_distribution(b, grad_scale);
 }
 
+/* Whether the first count rows are, as they mostly are: so that it need not be asked of each. */
+static ALWAYS_INLINE bool are_finite(const struct batch *b, size_t count)
+{
+    const uint64_t trues = UINT64_C(0x0101010101010101);
+    uint64_t all = trues;
+    size_t i = 0;
+    for (uint64_t eight; i + sizeof eight <= count; i += sizeof eight) {
+        memcpy(&eight, b->finite + i, sizeof eight);
+        all &= eight;
+    }
+    while (i < count && b->finite[i])
+        ++i;
+    return all == trues && i == count;
+}
+
 /* Adds the losses of count rows, in order, to the sums of their groups. */
 static ALWAYS_INLINE void add_losses(const struct batch *b, const struct xent_job *job, size_t count)
 {
-    double loss[BATCH];
-    for (size_t i = 0; i < count; ++i)
-        loss[i] = b->finite[i] ? b->loss[i] : (double)NAN;
+    double finite[BATCH];
+    const double *loss = b->loss;
+    if (!are_finite(b, count)) {
+        for (size_t i = 0; i < count; ++i)
+            finite[i] = b->finite[i] ? b->loss[i] : (double)NAN;
+        loss = finite;
+    }
     for (size_t i = 0, end; i < count; i = end) {
         /* Mostly one group: an addition need not wait for the last one's store. */
         const size_t group = b->row[i] >> job->sums_shift;
@@ -256,6 +275,11 @@ static NOINLINE void store_losses(const struct batch *b, const struct xent_job *
 /* What a target's entry, or a row that is not finite, gets in place of the scaled exponentials. */
 static ALWAYS_INLINE void store_exceptions(const struct batch *b, enum target target)
 {
+    if (has_one_label(target) && are_finite(b, b->count)) {
+        for (size_t i = 0; i < b->count; ++i)
+            b->out[i][b->y[i]] = b->target_gradient[i];
+        return;
+    }
     for (size_t i = 0; i < b->count; ++i) {
         if (!b->finite[i] || (target == DISTRIBUTION && b->v[i] != b->v[i]))
             fill(b->out[i], b->classes, NAN);

@@ -370,6 +370,8 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         for (int k = 0; k < BLOCKS; ++k)
             if (!is_full(p) || !s.plain[i][k])
                 scale_planes(p, job, k * VW, s.plain[i][k], target, &s.columns[i][k]);
+        if (are_finite(&p->b, BATCH))
+            continue;
         for (size_t n = 0; n < p->b.count; ++n)
             for (size_t j = 0; !p->b.finite[n] && j < job->classes; ++j)
                 p->out[n + j * job->out_strides.classes] = NAN;
