@@ -71,10 +71,10 @@ static enum xent_overlap amd_overlap(uint32_t leaf1_eax)
     return is_zen3 ? XENT_OVERLAP_LONG : XENT_OVERLAP_SHORT;
 }
 
-/* Measured on Intel's Granite Rapids, where all of it together takes 20 to 40 % off rows that come from memory; on
-   AMD's Zen 3, where going past the caches loses 12 to 40 % of rows, and the rest takes 8 to 20 % off forwards and
-   outputs elsewhere; and on Zen 4, where each part of it costs rows time, and images and short rows elsewhere take up
-   to 30 % less past the caches (docs/performance.md). Not measured anywhere else. */
+/* Measured on Intel's Granite Rapids and Ice Lake, where all of it together takes 20 to 50 % off rows that come from
+   memory; on AMD's Zen 3, where going past the caches loses 12 to 40 % of rows, and the rest takes 8 to 20 % off
+   forwards and outputs elsewhere; and on Zen 4, where each part of it costs rows time, and images and short rows
+   elsewhere take up to 30 % less past the caches (docs/performance.md). Not measured anywhere else. */
 enum xent_overlap xent_x86_overlap(const struct cpuid_source *source)
 {
     uint32_t leaf0[4], leaf1[4];
