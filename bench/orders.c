@@ -2,8 +2,8 @@
  * What the order takes in which kernels go through memory, without arithmetic: the same lines read, written and fetched
  * ahead as kernels/overlap.h and kernels/planes.h do, where they do so. What a call takes beyond it is arithmetic that
  * memory did not cover; what it takes beyond a floor is the price of an order that gives every row its sum before its
- * gradient is written. But a call may also take less: fetches come in bursts where nothing has to be computed between
- * them, and of pages that are fetched at once that costs more than arithmetic that memory covers.
+ * gradient is written. But a call may also take less: with nothing to compute between them fetches come in bursts,
+ * which costs more than arithmetic that memory covers.
  *
  * Rows, of 8 MB and more together: each is read (or, in place, read and written) while the one before it, which lies in
  * the second-level cache, is scaled (or copied past the caches). Images: 64 pixels of one class after the other, read

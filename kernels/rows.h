@@ -19,8 +19,8 @@ enum {
     AGAIN_LEAST = 384
 };
 
-/* Up to so many classes columns are faster than rows: on Zen 4, where the output is elsewhere, in no cache, and does
-   not go past them, stores to many rows wait for memory; but smoothing costs rows more. */
+/* Up to so many classes columns are faster than rows: where the output is elsewhere, in no cache, and does not go past
+   them, stores to many rows wait for memory; but smoothing costs rows more. */
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
     const bool smooth = job->smoothing > 0;
