@@ -88,6 +88,18 @@ enum bench_access {
    while lines of several pages are fetched. */
 enum bench_walk { BENCH_IN_ORDER, BENCH_HALVES, BENCH_PAGES };
 
+/* Fetches into the second-level cache, for each line of count floats, that of the next eight pages whose turn it then
+   is: the first eight lines of eight pages stand for the first one of each of the next, as in kernels/overlap.h. */
+static inline void bench_fetch_pages(const float *x, size_t count)
+{
+    enum { LINE = 64, LINES = 4096 / LINE, PAGES = 8, BLOCK = LINES * PAGES };
+    for (size_t i = 0; i < count; i += LINE / sizeof *x) {
+        const uintptr_t line = (uintptr_t)(x + i) / LINE, n = line % BLOCK;
+        const uintptr_t fetched = (line / BLOCK + 1) * BLOCK + n % PAGES * LINES + n / PAGES;
+        __builtin_prefetch((const void *)(fetched * LINE), 0, 2);
+    }
+}
+
 /*
  * The least work that any call has to do, in one way of doing it: "read" sums the logits, "scale" multiplies them in
  * place, "stream" copies them with streaming stores, "copy" with ordinary ones.

@@ -4,7 +4,7 @@
  * Which way is fastest depends on the CPU and on where the array lies, so that each floor has variants and the fastest
  * of one run counts. Measured on Zen 4 with arrays in DRAM: 256-bit loads read 10 % faster than 512-bit ones, and two
  * streams (both halves of the array at once) another 10 %; four streams and software prefetch did not help. On Intel's
- * Ice Lake lines fetched from eight pages at once (kernels/overlap.h) read another 10 to 20 % faster.
+ * Ice Lake lines fetched from eight pages at once (kernels/overlap.h) read another 5 to 15 % faster.
  */
 #include "bench.h"
 
@@ -28,18 +28,6 @@ static inline struct walk walk_by(size_t count, size_t block, enum bench_walk wa
     const bool halves = way == BENCH_HALVES;
     return (struct walk){count / block, halves ? block / 2 : block, halves ? count / 2 : block / 2,
                          way == BENCH_PAGES ? block : 0};
-}
-
-/* The line of the next eight pages that is fetched for each line: the first eight are the first ones of each page. */
-static inline void fetch_pages(const float *block, struct walk w)
-{
-    enum { LINE = 64, LINES = 4096 / LINE, PAGES = 8 };
-    for (size_t i = 0; i < w.fetched; i += LINE / sizeof *block) {
-        const uintptr_t line = (uintptr_t)(block + i) / LINE, pages = line / (LINES * PAGES),
-                        n = line % (LINES * PAGES);
-        const uintptr_t fetched = (pages + 1) * (LINES * PAGES) + n % PAGES * LINES + n / PAGES;
-        __builtin_prefetch((const void *)(fetched * LINE), 0, 2);
-    }
 }
 
 static void read_c(const float *from, float *to, size_t count, enum bench_walk way)
@@ -83,7 +71,7 @@ __attribute__((target("avx512f"))) static void read_avx512(const float *from, fl
         a[k] = b[k] = _mm512_setzero_ps();
     struct walk w = walk_by(count, 128, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             a[k] = _mm512_add_ps(a[k], _mm512_load_ps(from + 16 * k));
             b[k] = _mm512_add_ps(b[k], _mm512_load_ps(from + w.second + 16 * k));
@@ -101,7 +89,7 @@ __attribute__((target("avx512f"))) static void scale_avx512(const float *from, f
     const __m512 factor = _mm512_set1_ps(0.75f);
     struct walk w = walk_by(count, 64, way);
     for (size_t i = 0; i < w.blocks; i++, to += w.step) {
-        fetch_pages(to, w);
+        bench_fetch_pages(to, w.fetched);
         for (size_t k = 0; k < 2; k++) {
             float *a = to + 16 * k, *b = to + w.second + 16 * k;
             _mm512_store_ps(a, _mm512_mul_ps(_mm512_load_ps(a), factor));
@@ -115,7 +103,7 @@ __attribute__((target("avx512f"))) static void stream_avx512(const float *from, 
 {
     struct walk w = walk_by(count, 64, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step, to += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 2; k++) {
             _mm512_stream_ps(to + 16 * k, _mm512_load_ps(from + 16 * k));
             _mm512_stream_ps(to + w.second + 16 * k, _mm512_load_ps(from + w.second + 16 * k));
@@ -129,7 +117,7 @@ __attribute__((target("avx512f"))) static void copy_avx512(const float *from, fl
 {
     struct walk w = walk_by(count, 64, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step, to += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 2; k++) {
             _mm512_store_ps(to + 16 * k, _mm512_load_ps(from + 16 * k));
             _mm512_store_ps(to + w.second + 16 * k, _mm512_load_ps(from + w.second + 16 * k));
@@ -145,7 +133,7 @@ __attribute__((target("avx2"))) static void read_avx2(const float *from, float *
         a[k] = b[k] = _mm256_setzero_ps();
     struct walk w = walk_by(count, 64, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             a[k] = _mm256_add_ps(a[k], _mm256_load_ps(from + 8 * k));
             b[k] = _mm256_add_ps(b[k], _mm256_load_ps(from + w.second + 8 * k));
@@ -164,7 +152,7 @@ __attribute__((target("avx2"))) static void scale_avx2(const float *from, float 
     const __m256 factor = _mm256_set1_ps(0.75f);
     struct walk w = walk_by(count, 64, way);
     for (size_t i = 0; i < w.blocks; i++, to += w.step) {
-        fetch_pages(to, w);
+        bench_fetch_pages(to, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             float *a = to + 8 * k, *b = to + w.second + 8 * k;
             _mm256_store_ps(a, _mm256_mul_ps(_mm256_load_ps(a), factor));
@@ -177,7 +165,7 @@ __attribute__((target("avx2"))) static void stream_avx2(const float *from, float
 {
     struct walk w = walk_by(count, 64, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step, to += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             _mm256_stream_ps(to + 8 * k, _mm256_load_ps(from + 8 * k));
             _mm256_stream_ps(to + w.second + 8 * k, _mm256_load_ps(from + w.second + 8 * k));
@@ -190,7 +178,7 @@ __attribute__((target("avx2"))) static void copy_avx2(const float *from, float *
 {
     struct walk w = walk_by(count, 64, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step, to += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             _mm256_store_ps(to + 8 * k, _mm256_load_ps(from + 8 * k));
             _mm256_store_ps(to + w.second + 8 * k, _mm256_load_ps(from + w.second + 8 * k));
@@ -209,7 +197,7 @@ static void read_neon(const float *from, float *to, size_t count, enum bench_wal
         a[k] = b[k] = vdupq_n_f32(0.0f);
     struct walk w = walk_by(count, 32, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             a[k] = vaddq_f32(a[k], vld1q_f32(from + 4 * k));
             b[k] = vaddq_f32(b[k], vld1q_f32(from + w.second + 4 * k));
@@ -225,7 +213,7 @@ static void scale_neon(const float *from, float *to, size_t count, enum bench_wa
     (void)from;
     struct walk w = walk_by(count, 32, way);
     for (size_t i = 0; i < w.blocks; i++, to += w.step) {
-        fetch_pages(to, w);
+        bench_fetch_pages(to, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             float *a = to + 4 * k, *b = to + w.second + 4 * k;
             vst1q_f32(a, vmulq_n_f32(vld1q_f32(a), 0.75f));
@@ -244,7 +232,7 @@ static void stream_neon(const float *from, float *to, size_t count, enum bench_w
 {
     struct walk w = walk_by(count, 32, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step, to += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 16; k += 8) {
             const float *second = from + w.second;
             stream_pair(to + k, vld1q_f32(from + k), vld1q_f32(from + k + 4));
@@ -257,7 +245,7 @@ static void copy_neon(const float *from, float *to, size_t count, enum bench_wal
 {
     struct walk w = walk_by(count, 32, way);
     for (size_t i = 0; i < w.blocks; i++, from += w.step, to += w.step) {
-        fetch_pages(from, w);
+        bench_fetch_pages(from, w.fetched);
         for (size_t k = 0; k < 4; k++) {
             vst1q_f32(to + 4 * k, vld1q_f32(from + 4 * k));
             vst1q_f32(to + w.second + 4 * k, vld1q_f32(from + w.second + 4 * k));

@@ -16,7 +16,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-enum { STEP = 64, LINE = 16, AHEAD_L1 = 384, PAGE = 1024, PAGES = 8, SECOND_AHEAD = 64, PLANES_AHEAD = 20 };
+enum { STEP = 64, LINE = 16, AHEAD_L1 = 384, SECOND_AHEAD = 64, PLANES_AHEAD = 20 };
 
 #define AVX2 __attribute__((target("avx2")))
 
@@ -24,12 +24,9 @@ static _Thread_local volatile float sink;
 
 AVX2 static inline void fetch(const float *x)
 {
-    const uintptr_t at = (uintptr_t)x / sizeof *x, block = PAGE * PAGES, n = at % block / STEP * (STEP / LINE);
-    const uintptr_t first = (at / block + 1) * block + n % PAGES * PAGE + n / PAGES * LINE;
-    for (size_t i = 0; i < STEP / LINE; i++) {
-        _mm_prefetch((const char *)(x + AHEAD_L1 + i * LINE), _MM_HINT_T0);
-        _mm_prefetch((const char *)((first + i * PAGE) * sizeof *x), _MM_HINT_T1);
-    }
+    for (size_t i = 0; i < STEP; i += LINE)
+        _mm_prefetch((const char *)(x + AHEAD_L1 + i), _MM_HINT_T0);
+    bench_fetch_pages(x, STEP);
 }
 
 AVX2 static inline void scale(float *x)
