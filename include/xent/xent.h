@@ -410,13 +410,13 @@ XENT_API const char *xent_isa(void);
  * unknown or unavailable name there has no effect).
  *
  * Another variable, XENT_OVERLAP, read once by the first call, changes no result but how data moves. 0 leaves it to the
- * CPU's prefetchers and caches. 1 fetches ahead and takes the second pass over a row beside the first one over the
- * next, for rows of 160 and more classes; and reads images whose planes are a multiple of 4 KB apart plane by plane. 2
- * does so with all images and, where it pays, with rows of any length; fetches logits of 8 MB and more from eight pages
- * at once; and writes gradients and probabilities of as much, which are not in place, past the caches, where that pays;
- * 3 does the latter two with any size, which is for tests. 4 is 0, but writes such gradients of images and of rows of
- * up to 127 classes past the caches. Without it AMD's Zen 3 does as with 1, Intel's CPUs as with 2, AMD's Zen 4 as with
- * 4 and all others as with 0.
+ * CPU's prefetchers and caches. 1 fetches ahead and, where it pays, takes the second pass over a row beside the first
+ * one over the next, for rows of 160 and more classes; and reads images whose planes are a multiple of 4 KB apart plane
+ * by plane. 2 does so with all rows and images and, again where it pays, fetches logits of 8 MB and more from eight
+ * pages at once, and writes gradients and probabilities of as much, which are not in place, past the caches; 3 does the
+ * latter two with any size, which is for tests. 4 is 0, but writes such gradients of images and of rows of up to 127
+ * classes past the caches. Without it AMD's Zen 3 does as with 1, Intel's CPUs as with 2, AMD's Zen 4 as with 4 and all
+ * others as with 0.
  */
 XENT_API xent_status xent_select(const char *isa);
 
