@@ -122,14 +122,15 @@ struct xent_memory xent_choose_memory(const struct xent_job *job, size_t logits_
     const enum xent_overlap way = overlap();
     const bool all_overlap = way == XENT_OVERLAP_STREAM || way == XENT_OVERLAP_STREAM_ALL;
     const bool all_large = way == XENT_OVERLAP_STREAM_ALL;
+    const bool by_pages = all_overlap && (logits_bytes >= large_bytes || all_large) && are_pages(job);
     const bool is_large = out_bytes >= large_bytes || all_large;
     /* An address that no float should have would be one fault more. */
     const bool may_stream = job->out && (uintptr_t)job->out % sizeof(float) == 0;
     return (struct xent_memory){
         .overlap = all_overlap || (way == XENT_OVERLAP_LONG && is_long(job)),
-        .pages = all_overlap && (logits_bytes >= large_bytes || all_large) && are_pages(job),
         .stream = may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_SHORT && is_short(job))),
         .cached = !is_large && (all_overlap || out_bytes < cached_bytes),
+        .fetch = by_pages ? XENT_FETCH_PAGES : XENT_FETCH_NEXT_PAGE,
     };
 }
 

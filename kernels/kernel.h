@@ -30,13 +30,19 @@ enum xent_cpu_feature {
     XENT_CPU_NEON = 1 << 7
 };
 
+/* How lines are fetched before their use where kernels overlap (kernels/overlap.h). */
+enum xent_fetch {
+    XENT_FETCH_NEXT_PAGE, /* a little ahead, and a page ahead */
+    XENT_FETCH_PAGES      /* from several pages at once: logits are so many, and close enough */
+};
+
 /* How a kernel is to move what is not in cache: a matter of the CPU and of sizes, which changes no bit. */
 struct xent_memory {
     bool overlap; /* the CPU's own prefetchers do not keep memory busy while arithmetic goes on: kernels/overlap.h */
-    bool pages;   /* with overlap: logits are so many, and close enough, to fetch lines of several pages at once */
     bool stream;  /* what is written without having been read goes past the caches, where rows are neighbours or short,
                      or, with overlap, classes are neighbours */
     bool cached;  /* what is written is small enough to be in a cache already */
+    enum xent_fetch fetch;
 };
 
 /*

@@ -10,34 +10,32 @@
 enum {
     STEP = VW == 16 ? 64 : 32, /* classes that are checked against the window before any of them is final */
     LINE = 16,                 /* floats of a cache line */
-    AHEAD_L1 = 384,            /* floats that lines are fetched ahead of their use */
-    AHEAD_L2 = 1024,           /* a page: where the CPU's own prefetchers stop */
-    PAGES = 8,                 /* from which lines are fetched at once */
-    SECOND_AHEAD = 64          /* from the second-level cache, where a second pass beside finds its row */
+    PAGE = 1024,               /* floats */
+    PAGES = 8                  /* from which lines are fetched at once */
 };
 
-/* How far to fetch ahead, in floats: into the first-level cache and into the second; 0: not at all. */
+/* How far lines are fetched ahead of their use, in floats; 0: not at all. */
 struct distance {
-    size_t l1, l2;
-    bool by_four;  /* the latter by line_of_four */
-    bool by_pages; /* into the second by fetch_pages */
+    size_t l1, l2;  /* what is read, into the first-level cache and into the second */
+    bool by_four;   /* the latter by line_of_four */
+    bool by_pages;  /* into the second by fetch_pages */
+    size_t written; /* what ordinary stores will write to, elsewhere than in place */
+    size_t scaled;  /* what a second pass beside finds in the second-level cache, if it only scales */
 };
 
-static const struct distance no_fetch = {0, 0, false, false}, overlapping = {AHEAD_L1, AHEAD_L2, true, false},
-                             overlapping_pages = {AHEAD_L1, 0, false, true};
+static const struct distance no_fetch = {0},
+                             overlapping = {.l1 = 384, .l2 = PAGE, .by_four = true, .written = 256, .scaled = 64},
+                             overlapping_in_order = {.l1 = 384, .l2 = PAGE, .written = 256, .scaled = 64},
+                             overlapping_pages = {.l1 = 384, .by_pages = true, .written = 256, .scaled = 64};
 
 /* Along with the sum of the logits. With AVX2 there is too much to do then for a page more or less to matter. */
-static ALWAYS_INLINE struct distance overlapping_even(bool pages)
+static ALWAYS_INLINE struct distance overlapping_even(enum xent_fetch fetch)
 {
-    const struct distance in_order = {AHEAD_L1, AHEAD_L2, false, false};
-    return VW == 16 && pages ? overlapping_pages : in_order;
+    return VW == 16 && fetch == XENT_FETCH_PAGES ? overlapping_pages : overlapping_in_order;
 }
 
-/* The lines that ordinary stores will write to, along with overlapping. */
-static const struct distance writing = {256, 0, false, false};
-
-/* Elsewhere: 4 % in place on Zen 4; a forward loses 3 to 7 %, with the output elsewhere 15 %. */
-static const struct distance in_place_fetch = {1024, 0, false, false};
+/* Where nothing overlaps: 4 % in place on Zen 4; a forward loses 3 to 7 %, with the output elsewhere 15 %. */
+static const struct distance in_place_fetch = {.l1 = PAGE};
 
 /* The first of four lines that are fetched together for a step with as many: the second to the fifth of 256 bytes, the
    fastest of the four places: up to 16 % of a forward. Perhaps because a page's first line then comes alone, and the
@@ -54,7 +52,7 @@ static ALWAYS_INLINE const float *line_of_four(const float *x)
    constant, is PAGES lines at most. */
 static ALWAYS_INLINE void fetch_pages(const float *x, size_t count)
 {
-    const uintptr_t page = AHEAD_L2, block = PAGES * page, at = (uintptr_t)x / sizeof *x;
+    const uintptr_t page = PAGE, block = PAGES * page, at = (uintptr_t)x / sizeof *x;
     const uintptr_t n = at % block / count * (count / LINE);
     const uintptr_t first = (at / block + 1) * block + n % PAGES * page + n / PAGES * LINE;
     for (size_t i = 0; i < count / LINE; ++i)
@@ -137,10 +135,10 @@ static ALWAYS_INLINE vf second_again(vf x, vf hi, vf lo)
 }
 
 /* One step. */
-static ALWAYS_INLINE void second_scale(float *out, float hi, float lo)
+static ALWAYS_INLINE void second_scale(float *out, float hi, float lo, struct distance ahead)
 {
     for (int i = 0; i < STEP; i += LINE)
-        prefetch(out + SECOND_AHEAD + i);
+        prefetch(out + ahead.scaled + i);
     for (int i = 0; i < STEP; i += SW) {
         const sf e = sload(out + i);
         sstore(out + i, sfma(e, sset(hi), smul(e, sset(lo))));
@@ -156,10 +154,10 @@ static ALWAYS_INLINE void second_stream(const float *x, float *out, int classes,
 
 /* The step of a second pass of some kind. */
 static ALWAYS_INLINE void second_step(float *out, const float *along, enum second_kind kind, float hi, float lo,
-                                      float B, const struct taken *shares)
+                                      float B, const struct taken *shares, struct distance ahead)
 {
     if (kind == SCALE)
-        second_scale(out, hi, lo);
+        second_scale(out, hi, lo, ahead);
     else if (kind == AGAIN)
         second_stream(along, out, STEP, hi, lo);
     else

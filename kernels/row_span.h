@@ -19,7 +19,8 @@ struct pass {
     struct dot *dot;        /* NULL, or receives the sums that a target distribution needs; its y is the one to skip */
     const float *beside;    /* NULL, or what is read along with the logits and brought nearer with them */
     struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
-    bool overlap, pages;    /* whether lines are to be fetched ahead by instructions, and by fetch_pages */
+    bool overlap;           /* whether lines are to be fetched ahead by instructions */
+    enum xent_fetch fetch;  /* and how */
     struct second *second;  /* NULL, or the second pass over another row, to be taken beside */
     enum second_kind kind;  /* its kind, in code that is for one kind only */
 };
@@ -119,14 +120,14 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
     size_t j = begin;
     for (; j != end; j += STEP) {
         fetch_ahead(pass.x + j, STEP, ahead);
-        if (pass.overlap && pass.keep && pass.keep != pass.x)
-            fetch_ahead(pass.keep + j, STEP, writing);
+        for (size_t i = 0; ahead.written && pass.keep && pass.keep != pass.x && i < STEP; i += LINE)
+            prefetch(pass.keep + j + ahead.written + i);
         if (pass.beside)
             fetch_ahead(pass.beside + j, STEP, ahead);
         if (!sum_step(pass, j, STEP, NULL, powers, sum, even, mode, frame))
             break;
         if (pass.second) {
-            second_step(other->out, other->along, pass.kind, other->hi, other->lo, other->B, &other->shares);
+            second_step(other->out, other->along, pass.kind, other->hi, other->lo, other->B, &other->shares, ahead);
             second_advance(other, STEP);
         }
     }
@@ -243,24 +244,11 @@ static NOINLINE size_t sum_span_apart(const float *x, float *keep, size_t count,
                            no_fetch, WINDOW, near_frame);
 }
 
-/* With lines fetched ahead. */
-static NOINLINE size_t sum_span_ahead(const float *x, float *keep, size_t count, size_t skip, float *x_skip, vd *lanes)
-{
-    return sum_in_window((struct pass){.x = x, .keep = keep, .skip = skip, .x_skip = x_skip, .overlap = true}, 0, count,
-                         lanes, overlapping);
-}
-
-static NOINLINE size_t sum_span_pages(const float *x, float *keep, size_t count, size_t skip, float *x_skip, vd *lanes)
-{
-    return sum_in_window((struct pass){.x = x, .keep = keep, .skip = skip, .x_skip = x_skip, .overlap = true}, 0, count,
-                         lanes, overlapping_pages);
-}
-
 /* What every pass has: its places and the class to skip. */
 static ALWAYS_INLINE struct pass plain_pass(const struct pass *p)
 {
     return (struct pass){
-        .x = p->x, .keep = p->keep, .skip = p->skip, .x_skip = p->x_skip, .overlap = p->overlap, .pages = p->pages};
+        .x = p->x, .keep = p->keep, .skip = p->skip, .x_skip = p->x_skip, .overlap = p->overlap, .fetch = p->fetch};
 }
 
 /* The same pointer, of which a compiler may assume that it is not NULL. */
@@ -284,22 +272,27 @@ static ALWAYS_INLINE size_t sum_beside(const struct pass *p, size_t begin, size_
     return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
 }
 
-/* Beside a second pass over another row. */
-static NOINLINE size_t sum_span_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
-{
-    return sum_beside(p, begin, end, lanes, overlapping);
-}
-
-static NOINLINE size_t sum_span_beside_pages(const struct pass *p, size_t begin, size_t end, vd *lanes)
-{
-    return sum_beside(p, begin, end, lanes, overlapping_pages);
-}
+/* With lines fetched ahead, by the way they are: alone, and beside a second pass over another row. */
+#define SUM_SPAN(ahead)                                                                                                \
+    static NOINLINE size_t sum_span_##ahead(const float *x, float *keep, size_t count, size_t skip, float *x_skip,     \
+                                            vd *lanes)                                                                 \
+    {                                                                                                                  \
+        return sum_in_window((struct pass){.x = x, .keep = keep, .skip = skip, .x_skip = x_skip, .overlap = true}, 0,  \
+                             count, lanes, ahead);                                                                     \
+    }                                                                                                                  \
+    static NOINLINE size_t sum_span_beside_##ahead(const struct pass *p, size_t begin, size_t end, vd *lanes)          \
+    {                                                                                                                  \
+        return sum_beside(p, begin, end, lanes, ahead);                                                                \
+    }
+SUM_SPAN(overlapping)
+SUM_SPAN(overlapping_pages)
+#undef SUM_SPAN
 
 /* With the sum of the logits. */
 static NOINLINE size_t sum_span_even(const struct pass *p, size_t begin, size_t end, vd *lanes)
 {
     const struct distance alone = p->keep == p->x ? in_place_fetch : no_fetch;
-    const struct distance ahead = !p->overlap ? alone : overlapping_even(p->pages);
+    const struct distance ahead = !p->overlap ? alone : overlapping_even(p->fetch);
     struct pass pass = plain_pass(p);
     pass.even = known(p->even);
     return sum_in_window(pass, begin, end, lanes, ahead);
@@ -312,13 +305,13 @@ static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, 
     pass.overlap = true;
     pass.second = known(p->second);
     pass.kind = TAKE_EVEN;
-    return sum_span_inline(pass, begin, end, lanes, overlapping_even(p->pages), WINDOW, near_frame);
+    return sum_span_inline(pass, begin, end, lanes, overlapping_even(p->fetch), WINDOW, near_frame);
 }
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
-static const struct distance slice_fetch = {SLICE, 0, false, false},
-                             slice_overlapping = {SLICE, SLICE + 256, false, false};
+static const struct distance slice_fetch = {.l1 = SLICE},
+                             slice_overlapping = {.l1 = SLICE, .l2 = SLICE + 256, .written = 256, .scaled = 64};
 
 static NOINLINE size_t sum_span_slice(const struct pass *p, size_t begin, size_t end, vd *lanes)
 {
@@ -366,10 +359,10 @@ static ALWAYS_INLINE size_t sum_span_alone(struct pass pass, size_t begin, size_
     const size_t count = end - begin, skip = pass.skip - begin;
     const float *x = pass.x + begin;
     float *keep = pass.keep ? pass.keep + begin : NULL;
-    if (pass.pages)
-        return begin + sum_span_pages(x, keep, count, skip, pass.x_skip, lanes);
+    if (pass.overlap && pass.fetch == XENT_FETCH_PAGES)
+        return begin + sum_span_overlapping_pages(x, keep, count, skip, pass.x_skip, lanes);
     if (pass.overlap)
-        return begin + sum_span_ahead(x, keep, count, skip, pass.x_skip, lanes);
+        return begin + sum_span_overlapping(x, keep, count, skip, pass.x_skip, lanes);
     if (!keep)
         return begin + sum_span_forward(x, count, skip, pass.x_skip, lanes);
     return begin + (keep == x ? sum_span_in_place(keep, count, skip, pass.x_skip, lanes)
@@ -381,10 +374,10 @@ static NOINLINE size_t sum_span_with_second(const struct pass *p, size_t begin, 
 {
     size_t j = begin;
     while (goes_beside(p)) {
-        j = p->even    ? sum_span_even_beside(p, j, end, lanes)
-            : p->dot   ? sum_span_slice_beside(p, j, end, lanes)
-            : p->pages ? sum_span_beside_pages(p, j, end, lanes)
-                       : sum_span_beside(p, j, end, lanes);
+        j = p->even                        ? sum_span_even_beside(p, j, end, lanes)
+            : p->dot                       ? sum_span_slice_beside(p, j, end, lanes)
+            : p->fetch == XENT_FETCH_PAGES ? sum_span_beside_overlapping_pages(p, j, end, lanes)
+                                           : sum_span_beside_overlapping(p, j, end, lanes);
         if (j == end || p->second->left >= STEP)
             return j;
         if (p->second->parted)
@@ -407,9 +400,9 @@ static ALWAYS_INLINE size_t sum_span_elsewhere(struct pass pass, size_t begin, s
                                                struct frame frame)
 {
     return sum_span_inline(plain_pass(&pass), begin, end, lanes,
-                           pass.pages     ? overlapping_pages
-                           : pass.overlap ? overlapping
-                                          : no_fetch,
+                           !pass.overlap                    ? no_fetch
+                           : pass.fetch == XENT_FETCH_PAGES ? overlapping_pages
+                                                            : overlapping,
                            mode, frame);
 }
 

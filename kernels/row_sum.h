@@ -255,7 +255,7 @@ static void sum_part(const float *x, float *keep, size_t begin, size_t end, size
 {
     float x_skip;
     const struct pass pass = {
-        .x = x, .keep = keep, .skip = skip, .x_skip = &x_skip, .overlap = memory.overlap, .pages = memory.pages};
+        .x = x, .keep = keep, .skip = skip, .x_skip = &x_skip, .overlap = memory.overlap, .fetch = memory.fetch};
     enum mode mode = WINDOW;
     vd lanes[VECTORS];
     zero_lanes(lanes);

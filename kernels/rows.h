@@ -91,7 +91,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
                         .skip = y,
                         .x_skip = known ? &b->x_y[i] : &unwanted,
                         .overlap = job->memory.overlap,
-                        .pages = job->memory.pages,
+                        .fetch = job->memory.fetch,
                         .second = second};
     struct logit_sum logits;
     struct dot dot;
@@ -411,7 +411,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
         const bool overlap = job->memory.overlap;
         float x_y;
         const struct summed sums =
-            sum_row((struct pass){.x = x, .skip = y, .x_skip = &x_y, .overlap = overlap, .pages = job->memory.pages},
+            sum_row((struct pass){.x = x, .skip = y, .x_skip = &x_y, .overlap = overlap, .fetch = job->memory.fetch},
                     job->classes);
         if (!sums.finite) {
             fill(out, job->classes, NAN);

@@ -237,7 +237,7 @@ static bool is(struct xent_memory memory, char way)
 static bool by_pages(size_t classes, size_t row_stride, size_t class_stride, size_t bytes)
 {
     const struct xent_job job = {.classes = classes, .inner = 1, .logits_strides = {row_stride, class_stride, 0}};
-    return xent_choose_memory(&job, bytes, 0).pages;
+    return xent_choose_memory(&job, bytes, 0).fetch == XENT_FETCH_PAGES;
 }
 
 /* least: the logits that come from memory, or 0: lines are never fetched by pages. */
