@@ -60,11 +60,15 @@ static bool is_vendor(const uint32_t leaf0[4], const char name[12])
            memcmp(&leaf0[2], name + 8, 4) == 0;
 }
 
-/* Family 25 is Zen 3 and Zen 4. */
+/* Family 25 is Zen 3 and Zen 4; of family 26 these models are Zen 5. */
 static enum xent_overlap amd_overlap(uint32_t leaf1_eax)
 {
     const uint32_t family = (leaf1_eax >> 8 & 0xf) + (leaf1_eax >> 20 & 0xff);
     const uint32_t model = (leaf1_eax >> 4 & 0xf) | (leaf1_eax >> 12 & 0xf0);
+    const bool is_zen5 =
+        family == 26 && (model < 0x30 || (model >= 0x40 && model < 0x50) || (model >= 0x60 && model < 0x80));
+    if (is_zen5)
+        return XENT_OVERLAP_EARLY;
     if (family != 25)
         return XENT_OVERLAP_NEVER;
     const bool is_zen3 = model < 0x10 || (model >= 0x20 && model < 0x60);
@@ -73,8 +77,9 @@ static enum xent_overlap amd_overlap(uint32_t leaf1_eax)
 
 /* Measured on Intel's Granite Rapids and Ice Lake, where all of it together takes 20 to 50 % off rows that come from
    memory; on AMD's Zen 3, where going past the caches loses 12 to 40 % of rows, and the rest takes 8 to 20 % off
-   forwards and outputs elsewhere; and on Zen 4, where each part of it costs rows time, and images and short rows
-   elsewhere take up to 30 % less past the caches (docs/performance.md). Not measured anywhere else. */
+   forwards and outputs elsewhere; on Zen 4, where each part of it costs rows time, and images and short rows elsewhere
+   take up to 30 % less past the caches; and on Zen 5, where it takes 10 to 30 % off if lines are fetched early, and
+   costs as much if they are fetched as for Intel's (docs/performance.md). Not measured anywhere else. */
 enum xent_overlap xent_x86_overlap(const struct cpuid_source *source)
 {
     uint32_t leaf0[4], leaf1[4];

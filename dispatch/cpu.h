@@ -25,7 +25,9 @@ enum xent_overlap {
     XENT_OVERLAP_LONG,       /* overlap of struct xent_memory, for long rows and planes that share places in a cache */
     XENT_OVERLAP_STREAM,     /* for all, and its stream for large outputs */
     XENT_OVERLAP_STREAM_ALL, /* and small ones, for tests */
-    XENT_OVERLAP_SHORT       /* nothing but stream, for large outputs of short rows and of classes in planes */
+    XENT_OVERLAP_SHORT,      /* nothing but stream, for large outputs of short rows and of classes in planes */
+    XENT_OVERLAP_EARLY,      /* as XENT_OVERLAP_STREAM, but lines are fetched early */
+    XENT_OVERLAP_EARLY_ALL   /* and small outputs streamed, for tests */
 };
 
 enum xent_overlap xent_x86_overlap(const struct cpuid_source *source);

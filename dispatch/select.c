@@ -110,7 +110,7 @@ static enum xent_overlap overlap(void)
     int known = atomic_load_explicit(&setting, memory_order_relaxed);
     if (known == UNKNOWN) {
         const char *wish = getenv("XENT_OVERLAP");
-        const bool usable = wish && wish[0] >= '0' && wish[0] <= '0' + XENT_OVERLAP_SHORT && !wish[1];
+        const bool usable = wish && wish[0] >= '0' && wish[0] <= '0' + XENT_OVERLAP_EARLY_ALL && !wish[1];
         known = usable ? wish[0] - '0' : (int)xent_cpu_overlap();
         atomic_store_explicit(&setting, known, memory_order_relaxed); /* a constant of the process */
     }
@@ -120,8 +120,9 @@ static enum xent_overlap overlap(void)
 struct xent_memory xent_choose_memory(const struct xent_job *job, size_t logits_bytes, size_t out_bytes)
 {
     const enum xent_overlap way = overlap();
-    const bool all_overlap = way == XENT_OVERLAP_STREAM || way == XENT_OVERLAP_STREAM_ALL;
-    const bool all_large = way == XENT_OVERLAP_STREAM_ALL;
+    const bool early = way == XENT_OVERLAP_EARLY || way == XENT_OVERLAP_EARLY_ALL;
+    const bool all_overlap = way == XENT_OVERLAP_STREAM || way == XENT_OVERLAP_STREAM_ALL || early;
+    const bool all_large = way == XENT_OVERLAP_STREAM_ALL || way == XENT_OVERLAP_EARLY_ALL;
     const bool by_pages = all_overlap && (logits_bytes >= large_bytes || all_large) && are_pages(job);
     const bool is_large = out_bytes >= large_bytes || all_large;
     /* An address that no float should have would be one fault more. */
@@ -130,7 +131,9 @@ struct xent_memory xent_choose_memory(const struct xent_job *job, size_t logits_
         .overlap = all_overlap || (way == XENT_OVERLAP_LONG && is_long(job)),
         .stream = may_stream && is_large && (all_overlap || (way == XENT_OVERLAP_SHORT && is_short(job))),
         .cached = !is_large && (all_overlap || out_bytes < cached_bytes),
-        .fetch = by_pages ? XENT_FETCH_PAGES : XENT_FETCH_NEXT_PAGE,
+        .fetch = early      ? XENT_FETCH_EARLY
+                 : by_pages ? XENT_FETCH_PAGES
+                            : XENT_FETCH_NEXT_PAGE,
     };
 }
 

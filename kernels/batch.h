@@ -17,6 +17,18 @@ static ALWAYS_INLINE size_t batch_rows(const struct xent_job *job)
     return long_ends ? BATCH : 16;
 }
 
+static ALWAYS_INLINE bool is_early(const struct xent_job *job)
+{
+    return job->memory.overlap && job->memory.fetch == XENT_FETCH_EARLY;
+}
+
+/* How far ahead, in floats, lines of short rows are fetched into the second-level cache, if a batch's are so many that
+   several batches do not fit in the first-level one; so many are from a row to one of the next batch. */
+static ALWAYS_INLINE size_t short_rows_ahead(bool early, size_t next)
+{
+    return early ? 2 * PAGE : 4 * next;
+}
+
 /* What a row's loss is about: nothing (softmax), its only label, its only label with a share that is not 1, the same
    and an even share of all classes, or any distribution. */
 enum target { NO_TARGET, PLAIN_TARGET, SINGLE_TARGET, SMOOTHED_TARGET, DISTRIBUTION };

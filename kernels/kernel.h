@@ -33,7 +33,8 @@ enum xent_cpu_feature {
 /* How lines are fetched before their use where kernels overlap (kernels/overlap.h). */
 enum xent_fetch {
     XENT_FETCH_NEXT_PAGE, /* a little ahead, and a page ahead */
-    XENT_FETCH_PAGES      /* from several pages at once: logits are so many, and close enough */
+    XENT_FETCH_PAGES,     /* from several pages at once: logits are so many, and close enough */
+    XENT_FETCH_EARLY      /* several pages ahead */
 };
 
 /* How a kernel is to move what is not in cache: a matter of the CPU and of sizes, which changes no bit. */

@@ -40,10 +40,11 @@ static ALWAYS_INLINE void packed_exp_some(const float *x, size_t k, size_t count
 }
 
 /* A block's exponentials, in the order of its rows. Returns whether all are in the window. */
-static ALWAYS_INLINE bool packed_exp(const struct batch *b, int at, float *e)
+static ALWAYS_INLINE bool packed_exp(const struct batch *b, int at, bool early, float *e)
 {
     const float *x = b->x[at], *out = b->out[at] == x ? NULL : b->out[at];
-    const size_t next = (size_t)columns_rows(b) * b->classes, far = b->classes >= PACKED_FAR ? 4 * next : 0;
+    const size_t next = (size_t)columns_rows(b) * b->classes;
+    const size_t far = b->classes >= PACKED_FAR ? short_rows_ahead(early, next) : 0;
     const vt powers = vt_load(table);
     vi stray = viset(0);
     size_t k = 0;
@@ -63,9 +64,9 @@ static ALWAYS_INLINE bool packed_exp(const struct batch *b, int at, float *e)
 
 /* The exponentials of a block in e, and their sums. Returns whether all logits lie in the window; otherwise nothing has
    happened but to e. */
-static NOINLINE bool sum_packed(struct batch *b, int at, const int32_t *y, struct columns *c, float *e)
+static NOINLINE bool sum_packed(struct batch *b, int at, const int32_t *y, bool early, struct columns *c, float *e)
 {
-    if (!packed_exp(b, at, e))
+    if (!packed_exp(b, at, early, e))
         return false;
     const float *rows[VW];
     for (size_t i = 0; i < VW; ++i)

@@ -286,6 +286,8 @@ static ALWAYS_INLINE size_t sum_beside(const struct pass *p, size_t begin, size_
     }
 SUM_SPAN(overlapping)
 SUM_SPAN(overlapping_pages)
+SUM_SPAN(early)
+SUM_SPAN(early_long)
 #undef SUM_SPAN
 
 /* With the sum of the logits. */
@@ -311,16 +313,26 @@ static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
 static const struct distance slice_fetch = {.l1 = SLICE},
-                             slice_overlapping = {.l1 = SLICE, .l2 = SLICE + 256, .written = 256, .scaled = 64};
+                             slice_overlapping = {.l1 = SLICE, .l2 = SLICE + 256, .written = 256, .scaled = 64},
+                             slice_early = {.l1 = 2 * SLICE},
+                             slice_early_apart = {.l1 = 3 * SLICE / 2, .written = PAGE / 2};
+
+static ALWAYS_INLINE struct distance slice_ahead(const struct pass *p)
+{
+    if (!p->overlap)
+        return slice_fetch;
+    if (p->fetch != XENT_FETCH_EARLY)
+        return slice_overlapping;
+    return p->keep && p->keep != p->x ? slice_early_apart : slice_early;
+}
 
 static NOINLINE size_t sum_span_slice(const struct pass *p, size_t begin, size_t end, vd *lanes)
 {
-    const struct distance ahead = p->overlap ? slice_overlapping : slice_fetch;
     struct pass pass = plain_pass(p);
     pass.beside = p->beside;
     if (!pass.keep)
-        return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
-    return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
+        return sum_span_inline(pass, begin, end, lanes, slice_ahead(p), WINDOW, near_frame);
+    return sum_span_inline(pass, begin, end, lanes, slice_ahead(p), WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_span_slice_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
@@ -331,9 +343,9 @@ static NOINLINE size_t sum_span_slice_beside(const struct pass *p, size_t begin,
     pass.second = known(p->second);
     pass.kind = TAKE_WEIGHTED;
     if (pass.second->kind == TAKE_WEIGHTED)
-        return sum_span_inline(pass, begin, end, lanes, slice_overlapping, WINDOW, near_frame);
+        return sum_span_inline(pass, begin, end, lanes, slice_ahead(p), WINDOW, near_frame);
     pass.kind = TAKE_SHARES;
-    return sum_span_inline(pass, begin, end, lanes, slice_overlapping, WINDOW, near_frame);
+    return sum_span_inline(pass, begin, end, lanes, slice_ahead(p), WINDOW, near_frame);
 }
 
 /* Whether a pass can be taken beside its second, as far as there is one. Batches of one call may be of different
@@ -359,6 +371,9 @@ static ALWAYS_INLINE size_t sum_span_alone(struct pass pass, size_t begin, size_
     const size_t count = end - begin, skip = pass.skip - begin;
     const float *x = pass.x + begin;
     float *keep = pass.keep ? pass.keep + begin : NULL;
+    if (pass.overlap && pass.fetch == XENT_FETCH_EARLY)
+        return begin + (count < EARLY_LONG ? sum_span_early(x, keep, count, skip, pass.x_skip, lanes)
+                                           : sum_span_early_long(x, keep, count, skip, pass.x_skip, lanes));
     if (pass.overlap && pass.fetch == XENT_FETCH_PAGES)
         return begin + sum_span_overlapping_pages(x, keep, count, skip, pass.x_skip, lanes);
     if (pass.overlap)
@@ -376,6 +391,7 @@ static NOINLINE size_t sum_span_with_second(const struct pass *p, size_t begin, 
     while (goes_beside(p)) {
         j = p->even                        ? sum_span_even_beside(p, j, end, lanes)
             : p->dot                       ? sum_span_slice_beside(p, j, end, lanes)
+            : p->fetch == XENT_FETCH_EARLY ? sum_span_beside_early_long(p, j, end, lanes)
             : p->fetch == XENT_FETCH_PAGES ? sum_span_beside_overlapping_pages(p, j, end, lanes)
                                            : sum_span_beside_overlapping(p, j, end, lanes);
         if (j == end || p->second->left >= STEP)
@@ -401,6 +417,7 @@ static ALWAYS_INLINE size_t sum_span_elsewhere(struct pass pass, size_t begin, s
 {
     return sum_span_inline(plain_pass(&pass), begin, end, lanes,
                            !pass.overlap                    ? no_fetch
+                           : pass.fetch == XENT_FETCH_EARLY ? early_long
                            : pass.fetch == XENT_FETCH_PAGES ? overlapping_pages
                                                             : overlapping,
                            mode, frame);

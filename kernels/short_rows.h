@@ -83,7 +83,7 @@ static ALWAYS_INLINE bool are_close(const struct batch *b)
 
 /* usual: of up to 64 classes and close, by code that knows it. */
 static ALWAYS_INLINE bool sum_block_of_rows_inline(struct batch *b, int at, const int32_t *y, struct columns *c,
-                                                   double *D, bool usual, int *framed)
+                                                   double *D, bool usual, bool early, int *framed)
 {
     const bool apart = b->out[0] && b->out[0] != b->x[0];
     const bool in_order = usual || are_close(b);
@@ -92,7 +92,7 @@ static ALWAYS_INLINE bool sum_block_of_rows_inline(struct batch *b, int at, cons
     const size_t next = b->x[1] > b->x[0] ? rows * (size_t)(b->x[1] - b->x[0]) : 0;
     const struct ahead ahead = {
         .next = next,
-        .far = usual || b->classes <= 64 ? 0 : 4 * next, /* several batches do not fit in the first-level cache */
+        .far = usual || b->classes <= 64 || next == 0 ? 0 : short_rows_ahead(early, next),
         .in_order = in_order,
         .out = apart ? b->out + at : NULL,
     };
@@ -103,26 +103,28 @@ static ALWAYS_INLINE bool sum_block_of_rows_inline(struct batch *b, int at, cons
 
 static NOINLINE bool sum_block_of_usual_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
 {
-    return sum_block_of_rows_inline(b, at, y, c, NULL, true, framed);
+    return sum_block_of_rows_inline(b, at, y, c, NULL, true, false, framed);
 }
 
-static NOINLINE bool sum_block_of_other_rows(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+static NOINLINE bool sum_block_of_other_rows(struct batch *b, int at, const int32_t *y, struct columns *c, bool early,
+                                             int *framed)
 {
-    return sum_block_of_rows_inline(b, at, y, c, NULL, false, framed);
+    return sum_block_of_rows_inline(b, at, y, c, NULL, false, early, framed);
 }
 
-static NOINLINE bool sum_block_of_rows_even(struct batch *b, int at, const int32_t *y, struct columns *c, int *framed)
+static NOINLINE bool sum_block_of_rows_even(struct batch *b, int at, const int32_t *y, struct columns *c, bool early,
+                                            int *framed)
 {
-    return sum_block_of_rows_inline(b, at, y, c, b->D, false, framed);
+    return sum_block_of_rows_inline(b, at, y, c, b->D, false, early, framed);
 }
 
 static ALWAYS_INLINE bool sum_block_of_rows(struct batch *b, int at, const int32_t *y, struct columns *c, bool even,
-                                            int *framed)
+                                            bool early, int *framed)
 {
     if (even)
-        return sum_block_of_rows_even(b, at, y, c, framed);
+        return sum_block_of_rows_even(b, at, y, c, early, framed);
     return b->classes <= 64 && are_close(b) ? sum_block_of_usual_rows(b, at, y, c, framed)
-                                            : sum_block_of_other_rows(b, at, y, c, framed);
+                                            : sum_block_of_other_rows(b, at, y, c, early, framed);
 }
 
 /* Rows that only fill it up are the first one again. */
@@ -186,8 +188,9 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     const bool may_pack = !smooth && target != DISTRIBUTION && has_packed_rows(job);
     for (int k = 0; k < blocks; ++k) {
         packed[k] = may_pack && *framed == 0 && is_packed(b, k * VW) &&
-                    sum_packed(b, k * VW, y, &columns[k], packed_of_block(room, b->classes, (size_t)k));
-        plain[k] = packed[k] || sum_block_of_rows(b, k * VW, y, &columns[k], smooth && !job->class_weights, framed);
+                    sum_packed(b, k * VW, y, is_early(job), &columns[k], packed_of_block(room, b->classes, (size_t)k));
+        plain[k] = packed[k] ||
+                   sum_block_of_rows(b, k * VW, y, &columns[k], smooth && !job->class_weights, is_early(job), framed);
     }
     for (int k = 0; smooth && job->class_weights && k < blocks; ++k)
         columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, b->D + k * VW);

@@ -166,7 +166,15 @@ static const struct {
     {"Raphael", "AuthenticAMD", 0x00a60f12, XENT_OVERLAP_SHORT},
     {"Bergamo", "AuthenticAMD", 0x00aa0f02, XENT_OVERLAP_SHORT},
     {"Rome", "AuthenticAMD", 0x00830f10, XENT_OVERLAP_NEVER},
-    {"Turin", "AuthenticAMD", 0x00b00f21, XENT_OVERLAP_NEVER},
+    {"Turin", "AuthenticAMD", 0x00b00f21, XENT_OVERLAP_EARLY},
+    {"Strix Point", "AuthenticAMD", 0x00b20f40, XENT_OVERLAP_EARLY},
+    {"Zen 5, the last model of the first block", "AuthenticAMD", 0x00b20ff0, XENT_OVERLAP_EARLY},
+    {"Zen 5, a model between its blocks", "AuthenticAMD", 0x00b30f00, XENT_OVERLAP_NEVER},
+    {"Granite Ridge", "AuthenticAMD", 0x00b40f40, XENT_OVERLAP_EARLY},
+    {"Zen 6, its first model", "AuthenticAMD", 0x00b50f00, XENT_OVERLAP_NEVER},
+    {"Krackan Point", "AuthenticAMD", 0x00b60f00, XENT_OVERLAP_EARLY},
+    {"Strix Halo", "AuthenticAMD", 0x00b70f00, XENT_OVERLAP_EARLY},
+    {"Zen 6, another", "AuthenticAMD", 0x00b80f00, XENT_OVERLAP_NEVER},
     {"Milan's numbers, another's name", "HygonGenuine", 0x00a00f11, XENT_OVERLAP_NEVER},
     {"a name with one letter wrong", "GenuineIotel", 0x000a06d1, XENT_OVERLAP_NEVER},
     {"a name with one letter wrong", "Genuine?ntel", 0x000a06d1, XENT_OVERLAP_NEVER},
@@ -204,9 +212,9 @@ static const struct {
     const char *short_rows, *long_rows, *planes, *paged_planes; /* NULL: as on this CPU */
 } overlaps[] = {
     {"0", "pppp", "pppp", "pppp", "pppp"}, {"1", "pppp", "oooo", "pppp", "oooo"}, {"2", "ooob", "ooob", "ooob", "ooob"},
-    {"3", "obbb", "obbb", "obbb", "obbb"}, {"4", "pppp", "pppp", "ppps", "ppps"}, {NULL, NULL, NULL, NULL, NULL},
-    {"", NULL, NULL, NULL, NULL},          {"5", NULL, NULL, NULL, NULL},         {"/", NULL, NULL, NULL, NULL},
-    {"10", NULL, NULL, NULL, NULL},
+    {"3", "obbb", "obbb", "obbb", "obbb"}, {"4", "pppp", "pppp", "ppps", "ppps"}, {"5", "ooob", "ooob", "ooob", "ooob"},
+    {"6", "obbb", "obbb", "obbb", "obbb"}, {NULL, NULL, NULL, NULL, NULL},        {"", NULL, NULL, NULL, NULL},
+    {"7", NULL, NULL, NULL, NULL},         {"/", NULL, NULL, NULL, NULL},         {"10", NULL, NULL, NULL, NULL},
 };
 
 static struct xent_memory chosen_from(const void *logits, size_t classes, size_t class_stride, const void *out,
@@ -240,6 +248,13 @@ static bool by_pages(size_t classes, size_t row_stride, size_t class_stride, siz
     return xent_choose_memory(&job, bytes, 0).fetch == XENT_FETCH_PAGES;
 }
 
+/* Of any job. */
+static bool early(void)
+{
+    const struct xent_job job = {.classes = 2, .inner = 1, .logits_strides = {2, 1, 0}};
+    return xent_choose_memory(&job, 1, 0).fetch == XENT_FETCH_EARLY;
+}
+
 /* least: the logits that come from memory, or 0: lines are never fetched by pages. */
 static bool pages_are_right(size_t least)
 {
@@ -266,10 +281,11 @@ static bool overlap_is_right(size_t i)
             return false;
     }
     const char way = overlaps[row].value[0];
-    const size_t cached = way == '3' ? 0 : way == '2' ? 8u << 20 : 1u << 20;
+    const bool is_early = way == '5' || way == '6';
+    const size_t cached = way == '3' || way == '6' ? 0 : way == '2' || way == '5' ? 8u << 20 : 1u << 20;
     if ((cached && !chosen(160, 1, output, cached - 1).cached) || chosen(160, 1, output, cached).cached)
         return false;
-    if (!pages_are_right(way == '3' ? 1 : way == '2' ? 8u << 20 : 0))
+    if (!pages_are_right(way == '3' ? 1 : way == '2' ? 8u << 20 : 0) || early() != is_early)
         return false;
     /* Not an address of a float. */
     if (!is(chosen(160, 2048, (const char *)output + 1, 8u << 20), overlaps[row].paged_planes[0]))
