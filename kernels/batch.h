@@ -257,20 +257,29 @@ static ALWAYS_INLINE void put_rows(const struct batch *b, float *to, const float
         to[b->row[i]] = values[i];
 }
 
+/* A number for each row, NaN where that is NaN or the row is not finite. */
+static ALWAYS_INLINE void store_rows(const struct batch *b, float *to, const double *values, size_t count)
+{
+    float rounded[BATCH];
+    for (size_t i = 0; i < count; ++i)
+        rounded[i] = values[i] == values[i] ? f64_to_f32(values[i]) : NAN;
+    if (!are_finite(b, count))
+        for (size_t i = 0; i < count; ++i)
+            rounded[i] = b->finite[i] ? rounded[i] : NAN;
+    put_rows(b, to, rounded, count);
+}
+
 static ALWAYS_INLINE void store_losses_of(const struct batch *b, const struct xent_job *job, size_t count)
 {
-    float value[BATCH];
     if (job->sums)
         add_losses(b, job, count);
-    if (job->loss) {
-        for (size_t i = 0; i < count; ++i)
-            value[i] = b->finite[i] && b->loss[i] == b->loss[i] ? f64_to_f32(b->loss[i]) : NAN;
-        put_rows(b, job->loss, value, count);
-    }
+    if (job->loss)
+        store_rows(b, job->loss, b->loss, count);
     if (job->lse) {
+        double lse[BATCH];
         for (size_t i = 0; i < count; ++i)
-            value[i] = b->finite[i] ? f64_to_f32((double)b->ref[i] + b->log_sum[i]) : NAN;
-        put_rows(b, job->lse, value, count);
+            lse[i] = (double)b->ref[i] + b->log_sum[i];
+        store_rows(b, job->lse, lse, count);
     }
 }
 

@@ -415,9 +415,9 @@ XENT_API const char *xent_isa(void);
  * by plane. 2 does so with all rows and images and, again where it pays, fetches logits of 8 MB and more from eight
  * pages at once, and writes gradients and probabilities of as much, which are not in place, past the caches; 3 does the
  * latter two with any size, which is for tests. 4 is 0, but writes such gradients of images and of rows of up to 127
- * classes past the caches. 5 is 2, but fetches lines early, two to four pages before they are used, and no others; and 6
- * is to 5 what 3 is to 2. Without it AMD's Zen 3 does as with 1, Intel's CPUs as with 2, AMD's Zen 4 as with 4, its Zen
- * 5 as with 5, and all others as with 0.
+ * classes past the caches. 5 is 2, but fetches lines early, two to four pages before they are used, and in no other
+ * way; and 6 is to 5 what 3 is to 2. Without it AMD's Zen 3 does as with 1, Intel's CPUs as with 2, AMD's Zen 4 as with
+ * 4, its Zen 5 as with 5, and all others as with 0.
  */
 XENT_API xent_status xent_select(const char *isa);
 
