@@ -39,12 +39,19 @@ static ALWAYS_INLINE void packed_exp_some(const float *x, size_t k, size_t count
         vstore(e + (k + i) * VW, exp_polynomial(vtable(powers, t[i]), exp_reduce(z[i], t[i])));
 }
 
+/* Whether lines of the next batch are fetched along with a block's exponentials and again along with its gradients:
+   where they are fetched early, and by AVX-512, not all of as many as a batch then has come at once. */
+static ALWAYS_INLINE bool fetches_twice(const struct batch *b, bool early)
+{
+    return VW == 16 && early && b->classes >= PACKED_FAR;
+}
+
 /* A block's exponentials, in the order of its rows. Returns whether all are in the window. */
 static ALWAYS_INLINE bool packed_exp(const struct batch *b, int at, bool early, float *e)
 {
     const float *x = b->x[at], *out = b->out[at] == x ? NULL : b->out[at];
     const size_t next = (size_t)columns_rows(b) * b->classes;
-    const size_t far = b->classes >= PACKED_FAR ? short_rows_ahead(early, next) : 0;
+    const size_t far = b->classes >= PACKED_FAR && !fetches_twice(b, early) ? short_rows_ahead(early, next) : 0;
     const vt powers = vt_load(table);
     vi stray = viset(0);
     size_t k = 0;
@@ -85,7 +92,7 @@ static NOINLINE bool sum_packed(struct batch *b, int at, const int32_t *y, bool 
 }
 
 /* Gradients e (hi + lo), but for the targets', with multipliers that prepare_scale found plain. */
-static NOINLINE void scale_packed(const struct batch *b, int at, const float *e)
+static NOINLINE void scale_packed(const struct batch *b, int at, bool early, const float *e)
 {
     enum { POINT = 20 }; /* bits after the binary point of an entry's place / classes, whose integer is its row */
     const int32_t inverse = (int32_t)((((size_t)1 << POINT) + b->classes - 1) / b->classes);
@@ -96,7 +103,11 @@ static NOINLINE void scale_packed(const struct batch *b, int at, const float *e)
     const vi step = viset(VW * inverse);
     const vf hi = vload(b->hi + at), lo = vload(b->lo + at);
     float *out = b->out[at];
+    const float *next = b->x[at] + (size_t)columns_rows(b) * b->classes;
+    const bool fetch = fetches_twice(b, early);
     for (size_t k = 0; k < b->classes; ++k) {
+        if (fetch)
+            prefetch(next + k * VW);
         const vi row = visar(place, POINT);
         const vf v = vload(e + k * VW);
         vstore(out + k * VW, vfma(v, vpermute(hi, row), vmul(v, vpermute(lo, row))));

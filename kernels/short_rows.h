@@ -207,7 +207,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         B[i] = f64_to_f32(target == DISTRIBUTION ? b->t[i].scale * b->t[i].even : b->scale[i] * b->even[i]);
     for (int k = 0; k < blocks; ++k) {
         if (packed[k] && plain[k]) {
-            scale_packed(b, k * VW, packed_of_block(room, b->classes, (size_t)k));
+            scale_packed(b, k * VW, is_early(job), packed_of_block(room, b->classes, (size_t)k));
             continue;
         }
         const struct column_place place = columns_of_rows(b->x + k * VW, b->out + k * VW);
