@@ -272,23 +272,30 @@ static ALWAYS_INLINE size_t sum_beside(const struct pass *p, size_t begin, size_
     return sum_span_inline(pass, begin, end, lanes, ahead, WINDOW, near_frame);
 }
 
-/* With lines fetched ahead, by the way they are: alone, and beside a second pass over another row. */
+/* With lines fetched ahead, by the way they are. */
 #define SUM_SPAN(ahead)                                                                                                \
     static NOINLINE size_t sum_span_##ahead(const float *x, float *keep, size_t count, size_t skip, float *x_skip,     \
                                             vd *lanes)                                                                 \
     {                                                                                                                  \
         return sum_in_window((struct pass){.x = x, .keep = keep, .skip = skip, .x_skip = x_skip, .overlap = true}, 0,  \
                              count, lanes, ahead);                                                                     \
-    }                                                                                                                  \
+    }
+SUM_SPAN(overlapping)
+SUM_SPAN(overlapping_pages)
+SUM_SPAN(early_short)
+SUM_SPAN(early_long)
+#undef SUM_SPAN
+
+/* The same beside a second pass over another row. */
+#define SUM_SPAN_BESIDE(ahead)                                                                                         \
     static NOINLINE size_t sum_span_beside_##ahead(const struct pass *p, size_t begin, size_t end, vd *lanes)          \
     {                                                                                                                  \
         return sum_beside(p, begin, end, lanes, ahead);                                                                \
     }
-SUM_SPAN(overlapping)
-SUM_SPAN(overlapping_pages)
-SUM_SPAN(early)
-SUM_SPAN(early_long)
-#undef SUM_SPAN
+SUM_SPAN_BESIDE(overlapping)
+SUM_SPAN_BESIDE(overlapping_pages)
+SUM_SPAN_BESIDE(early_long)
+#undef SUM_SPAN_BESIDE
 
 /* With the sum of the logits. */
 static NOINLINE size_t sum_span_even(const struct pass *p, size_t begin, size_t end, vd *lanes)
@@ -313,7 +320,7 @@ static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
    from memory. */
 static const struct distance slice_fetch = {.l1 = SLICE},
-                             slice_overlapping = {.l1 = SLICE, .l2 = SLICE + 256, .written = 256, .scaled = 64},
+                             slice_overlapping = {.l1 = SLICE, .l2 = SLICE + 256, .written = 256},
                              slice_early = {.l1 = 2 * SLICE},
                              slice_early_apart = {.l1 = 3 * SLICE / 2, .written = PAGE / 2};
 
@@ -372,7 +379,7 @@ static ALWAYS_INLINE size_t sum_span_alone(struct pass pass, size_t begin, size_
     const float *x = pass.x + begin;
     float *keep = pass.keep ? pass.keep + begin : NULL;
     if (pass.overlap && pass.fetch == XENT_FETCH_EARLY)
-        return begin + (count < EARLY_LONG ? sum_span_early(x, keep, count, skip, pass.x_skip, lanes)
+        return begin + (count < EARLY_LONG ? sum_span_early_short(x, keep, count, skip, pass.x_skip, lanes)
                                            : sum_span_early_long(x, keep, count, skip, pass.x_skip, lanes));
     if (pass.overlap && pass.fetch == XENT_FETCH_PAGES)
         return begin + sum_span_overlapping_pages(x, keep, count, skip, pass.x_skip, lanes);
