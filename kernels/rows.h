@@ -61,7 +61,8 @@ static ALWAYS_INLINE bool is_staged(const struct xent_job *job)
 
 /* Where the output is elsewhere and in no cache, the second pass over rows of up to a page is better not far behind the
    first, whose stores wait for memory: longer ones are as fast together, 16 to 24 % faster for 2000 to 4000 classes on
-   Zen 4. (With AVX2, on Zen 3, fewer than 160 classes are 2 to 10 % faster by 16 rows.) */
+   Zen 4. (With AVX2, on Zen 3, fewer than 160 classes are 2 to 10 % faster by 16 rows.) Where kernels overlap, only on
+   Zen 5, with AVX-512: rows that a batch of 1024 logits has one of, up to those whose exponentials are formed again. */
 static ALWAYS_INLINE bool is_near(const struct xent_job *job)
 {
     if (job->out == job->logits || job->memory.cached)
