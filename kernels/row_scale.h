@@ -21,10 +21,19 @@ static ALWAYS_INLINE vf multiply_wide(vf f, vi n, vi exponent, vf hi, vf lo)
     return multiply(vkeep_int_ge(q, power, XENT_VANISHED), hi, lo);
 }
 
+enum { PLAIN_LEAST = -46, PLAIN_MOST = 40 };
+
 /* Whether window exponentials can be multiplied as they are. */
 static ALWAYS_INLINE bool is_plain(int exponent)
 {
-    return exponent >= -46 && exponent <= 40;
+    return exponent >= PLAIN_LEAST && exponent <= PLAIN_MOST;
+}
+
+/* The same of VW rows. */
+static ALWAYS_INLINE bool are_plain(vi exponents)
+{
+    const vi signs = vior(visub(exponents, viset(PLAIN_LEAST)), visub(viset(PLAIN_MOST), exponents));
+    return !vany(signs, INT32_MIN);
 }
 
 static void scale_kept(float *out, size_t count, struct multiplier m)

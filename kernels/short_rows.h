@@ -53,12 +53,12 @@ static ALWAYS_INLINE bool sum_block(struct batch *b, int at, struct column_place
 static ALWAYS_INLINE bool prepare_scale(struct batch *b, int at, struct column_place place, const int32_t *y,
                                         bool in_window, struct columns *c)
 {
-    bool plain = in_window;
-    for (int i = at; i < at + VW; ++i)
-        plain = plain && is_plain(b->exponent[i]);
-    for (int i = at; plain && i < at + VW; ++i) {
-        b->hi[i] *= f32_pow2(b->exponent[i]);
-        b->lo[i] *= f32_pow2(b->exponent[i]);
+    const vi exponents = viload(b->exponent + at);
+    const bool plain = in_window && are_plain(exponents);
+    if (plain) {
+        const vf unit = vfrom_bits(vishl(viadd(exponents, viset(127)), 23));
+        vstore(b->hi + at, vmul(vload(b->hi + at), unit));
+        vstore(b->lo + at, vmul(vload(b->lo + at), unit));
     }
     if (in_window && !plain)
         columns_exp_wide(place, b->classes, y + at, b->ref + at, b->cut + at, c);
