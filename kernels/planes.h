@@ -302,40 +302,54 @@ static NOINLINE void sum_full_strip(struct strip *s, const struct xent_job *job,
     sum_strip(s, job, false, framed);
 }
 
-static ALWAYS_INLINE void scale_full_planes(struct strip *s, const struct xent_job *job, size_t batches,
-                                            enum target target, bool streamed)
+/* Columns j to j + count - 1, a constant number of them, of all blocks of a strip. */
+static ALWAYS_INLINE void scale_strip_some(struct strip *s, const struct xent_job *job, size_t j, size_t count,
+                                           enum target target, bool streamed)
 {
-    for (size_t j = 0; j < job->classes; j += 4)
-        for (size_t i = 0; i < batches; ++i)
-            for (int k = 0; k < BLOCKS; ++k)
-                if (is_full(&s->p[i]) && s->plain[i][k]) {
-                    const int at = k * VW;
-                    const struct batch *b = &s->p[i].b;
-                    struct column_place place = columns_of_planes(&s->p[i], job, (size_t)at, true);
-                    place.is_streamed = streamed;
-                    columns_scale(&s->columns[i][k], j, j + columns_left(job->classes, j), s->p[i].y + at, b->hi + at,
-                                  b->lo + at, planes_taking(&s->p[i], job, at, target), place);
-                }
+    for (size_t i = 0; i < STRIP; ++i)
+        for (int k = 0; k < BLOCKS; ++k) {
+            struct planes *p = &s->p[i];
+            const int at = k * VW;
+            struct column_place place = columns_of_planes(p, job, (size_t)at, true);
+            place.is_streamed = streamed;
+            columns_scale_some(&s->columns[i][k], j, count, p->y + at, vload(p->b.hi + at), vload(p->b.lo + at),
+                               planes_taking(p, job, at, target), place);
+        }
 }
 
-static NOINLINE void scale_strip(struct strip *s, const struct xent_job *job, size_t batches)
+/* The gradients of a strip of full batches, whose exponentials can all be multiplied plainly, class by class. */
+static ALWAYS_INLINE void scale_full_strip(struct strip *s, const struct xent_job *job, enum target target,
+                                           bool streamed)
 {
-    scale_full_planes(s, job, batches, PLAIN_TARGET, false);
+    size_t j = 0;
+    for (; j + 4 <= job->classes; j += 4)
+        scale_strip_some(s, job, j, 4, target, streamed);
+    if (job->classes - j == 3)
+        scale_strip_some(s, job, j, 3, target, streamed);
+    else if (job->classes - j == 2)
+        scale_strip_some(s, job, j, 2, target, streamed);
+    else if (job->classes - j == 1)
+        scale_strip_some(s, job, j, 1, target, streamed);
 }
 
-static NOINLINE void scale_strip_streamed(struct strip *s, const struct xent_job *job, size_t batches)
+static NOINLINE void scale_strip(struct strip *s, const struct xent_job *job)
 {
-    scale_full_planes(s, job, batches, PLAIN_TARGET, true);
+    scale_full_strip(s, job, PLAIN_TARGET, false);
 }
 
-static NOINLINE void scale_strip_smoothed(struct strip *s, const struct xent_job *job, size_t batches)
+static NOINLINE void scale_strip_streamed(struct strip *s, const struct xent_job *job)
 {
-    scale_full_planes(s, job, batches, SMOOTHED_TARGET, false);
+    scale_full_strip(s, job, PLAIN_TARGET, true);
 }
 
-static NOINLINE void scale_strip_smoothed_streamed(struct strip *s, const struct xent_job *job, size_t batches)
+static NOINLINE void scale_strip_smoothed(struct strip *s, const struct xent_job *job)
 {
-    scale_full_planes(s, job, batches, SMOOTHED_TARGET, true);
+    scale_full_strip(s, job, SMOOTHED_TARGET, false);
+}
+
+static NOINLINE void scale_strip_smoothed_streamed(struct strip *s, const struct xent_job *job)
+{
+    scale_full_strip(s, job, SMOOTHED_TARGET, true);
 }
 
 static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target,
@@ -387,21 +401,23 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         return true;
     /* Of all batches that are full, or of none. */
     const bool streamed = s.p[0].is_streamed;
-    if (target == SMOOTHED_TARGET && streamed)
-        scale_strip_smoothed_streamed(&s, job, batches);
-    else if (target == SMOOTHED_TARGET)
-        scale_strip_smoothed(&s, job, batches);
-    else if (streamed)
-        scale_strip_streamed(&s, job, batches);
-    else
-        scale_strip(&s, job, batches);
+    for (size_t i = 0; i < batches; ++i)
+        for (int k = 0; k < BLOCKS; ++k)
+            full = full && s.plain[i][k];
+    if (full && target == SMOOTHED_TARGET && streamed)
+        scale_strip_smoothed_streamed(&s, job);
+    else if (full && target == SMOOTHED_TARGET)
+        scale_strip_smoothed(&s, job);
+    else if (full && streamed)
+        scale_strip_streamed(&s, job);
+    else if (full)
+        scale_strip(&s, job);
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
         if (p->kept == 0)
             continue;
-        for (int k = 0; k < BLOCKS; ++k)
-            if (!is_full(p) || !s.plain[i][k])
-                scale_planes(p, job, k * VW, s.plain[i][k], target, &s.columns[i][k]);
+        for (int k = 0; !full && k < BLOCKS; ++k)
+            scale_planes(p, job, k * VW, s.plain[i][k], target, &s.columns[i][k]);
         if (are_finite(&p->b, BATCH))
             continue;
         for (size_t n = 0; n < p->b.count; ++n)
