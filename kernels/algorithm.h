@@ -60,8 +60,6 @@
  *   vw  vw_widen(p)                   VW floats as doubles, any alignment
  *   vw  vw_plus(a, b)                 the sums added
  *   vw  vw_plus_exact(sum, a, b)      sum + a b, where a and b are floats, so that their product is exact
- *   sf, SW, sload, sstore, sset, smul, sfma   the same for the second pass, where stores are the limit and an ISA may
- *                                     prefer another width
  */
 #include "kernels/control.h"
 #include "kernels/kernel.h"

@@ -9,7 +9,7 @@
 #error "avx2.c needs -mavx2 -mfma"
 #endif
 
-enum { VW = 8, SW = 8 };
+enum { VW = 8 };
 typedef __m256 vf;
 typedef __m256i vi;
 
@@ -365,13 +365,6 @@ static ALWAYS_INLINE void vstore_columns(float *const *x, size_t j, size_t count
         store4(x[i + 4] + j, count, _mm256_extractf128_ps(v[i], 1));
     }
 }
-
-typedef vf sf;
-#define sset vset
-#define sload vload
-#define sstore vstore
-#define smul vmul
-#define sfma vfma
 
 #include "kernels/algorithm.h"
 

@@ -10,7 +10,7 @@
 #error "avx512.c needs -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma"
 #endif
 
-enum { VW = 16, SW = 8 };
+enum { VW = 16 };
 typedef __m512 vf;
 typedef __m512i vi;
 
@@ -355,34 +355,6 @@ static ALWAYS_INLINE void vstore_columns(float *const *x, size_t j, size_t count
         store4(x[i + 8] + j, count, _mm512_extractf32x4_ps(v[i], 2));
         store4(x[i + 12] + j, count, _mm512_extractf32x4_ps(v[i], 3));
     }
-}
-
-/* The second pass goes by half registers: two 32-byte stores a cycle are easier to have than one of 64. */
-typedef __m256 sf;
-
-static ALWAYS_INLINE sf sset(float v)
-{
-    return _mm256_set1_ps(v);
-}
-
-static ALWAYS_INLINE sf sload(const float *p)
-{
-    return _mm256_loadu_ps(p);
-}
-
-static ALWAYS_INLINE void sstore(float *p, sf v)
-{
-    _mm256_storeu_ps(p, v);
-}
-
-static ALWAYS_INLINE sf smul(sf a, sf b)
-{
-    return _mm256_mul_ps(a, b);
-}
-
-static ALWAYS_INLINE sf sfma(sf a, sf b, sf c)
-{
-    return _mm256_fmadd_ps(a, b, c);
 }
 
 #include "kernels/algorithm.h"

@@ -9,7 +9,7 @@
 #error "neon.c needs aarch64 with Advanced SIMD"
 #endif
 
-enum { VW = 4, SW = 4 };
+enum { VW = 4 };
 typedef float32x4_t vf;
 typedef int32x4_t vi;
 
@@ -328,13 +328,6 @@ static ALWAYS_INLINE void vstore_columns(float *const *x, size_t j, size_t count
     for (int i = 0; i < 4; ++i)
         vstore_first(x[i] + j, v[i], count);
 }
-
-typedef vf sf;
-#define sset vset
-#define sload vload
-#define sstore vstore
-#define smul vmul
-#define sfma vfma
 
 #include "kernels/algorithm.h"
 

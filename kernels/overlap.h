@@ -115,18 +115,22 @@ struct second {
     size_t after; /* classes after it */
 };
 
-/* e (hi + lo) for exponentials e in the window and a multiplier that keeps every product and correction normal. */
+/* e (hi + lo) for exponentials e in the window and a multiplier that keeps every product and correction normal: of the
+   first left classes of a vector, or of all. */
+static ALWAYS_INLINE void scale_vector(float *out, size_t left, float hi, float lo)
+{
+    const vf e = load_left(out, left);
+    store_left(out, vfma(e, vset(hi), vmul(e, vset(lo))), left);
+}
+
+/* The same of count classes. */
 static NOINLINE void scale_plain(float *out, size_t count, float hi, float lo)
 {
     size_t j = 0;
-    for (; j + SW <= count; j += SW) {
-        const sf e = sload(out + j);
-        sstore(out + j, sfma(e, sset(hi), smul(e, sset(lo))));
-    }
-    for (; j < count; j += VW) {
-        const vf e = load_left(out + j, count - j);
-        store_left(out + j, vfma(e, vset(hi), vmul(e, vset(lo))), count - j);
-    }
+    for (; j + VW <= count; j += VW)
+        scale_vector(out + j, VW, hi, lo);
+    if (j < count)
+        scale_vector(out + j, count - j, hi, lo);
 }
 
 /* Gradients once more from logits that fit a mode. */
@@ -148,10 +152,8 @@ static ALWAYS_INLINE void second_scale(float *out, float hi, float lo, struct di
 {
     for (int i = 0; i < STEP; i += LINE)
         prefetch(out + ahead.scaled + i);
-    for (int i = 0; i < STEP; i += SW) {
-        const sf e = sload(out + i);
-        sstore(out + i, sfma(e, sset(hi), smul(e, sset(lo))));
-    }
+    for (int i = 0; i < STEP; i += VW)
+        scale_vector(out + i, VW, hi, lo);
 }
 
 /* One step, or one line. */

@@ -5,33 +5,30 @@
 #ifndef XENT_KERNELS_TAKING_H
 #define XENT_KERNELS_TAKING_H
 
-/* One of B, B w_j and N q_j taken off e (hi + lo), or off e if that is a gradient already. */
+/* One of B, B w_j and N q_j taken off e (hi + lo), or off e if that is a gradient already, of the first left classes
+   of a vector, or of all. */
+static ALWAYS_INLINE void take_vector(float *out, size_t left, bool scale, float hi, float lo, float B, const float *w,
+                                      const float *q, const struct taken *shares)
+{
+    vf g = load_left(out, left);
+    g = scale ? vfma(g, vset(hi), vmul(g, vset(lo))) : g;
+    if (q)
+        g = vfnma(load_left(q, left), vset(shares->lo), vfnma(load_left(q, left), vset(shares->hi), g));
+    else
+        g = vsub(g, w ? vmul(load_left(w, left), vset(B)) : vset(B));
+    store_left(out, g, left);
+}
+
+/* The same of count classes. */
 static ALWAYS_INLINE void take_inline(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w,
                                       const float *q, const struct taken *shares)
 {
-    const float N_hi = q ? shares->hi : 0, N_lo = q ? shares->lo : 0;
     size_t j = 0;
-    for (; j + 2 * SW <= count; j += 2 * SW) {
-        for (size_t i = j; i < j + 2 * SW; i += SW) {
-            sf g = sload(out + i);
-            g = scale ? sfma(g, sset(hi), smul(g, sset(lo))) : g;
-            if (q)
-                g = sfma(sload(q + i), sset(-N_lo), sfma(sload(q + i), sset(-N_hi), g));
-            else
-                g = sfma(w ? smul(sload(w + i), sset(B)) : sset(B), sset(-1.0f), g);
-            sstore(out + i, g);
-        }
-    }
-    for (; j < count; j += VW) {
-        const size_t left = count - j;
-        vf g = load_left(out + j, left);
-        g = scale ? vfma(g, vset(hi), vmul(g, vset(lo))) : g;
-        if (q)
-            g = vfnma(load_left(q + j, left), vset(N_lo), vfnma(load_left(q + j, left), vset(N_hi), g));
-        else
-            g = vsub(g, w ? vmul(load_left(w + j, left), vset(B)) : vset(B));
-        store_left(out + j, g, left);
-    }
+    for (; j + 2 * VW <= count; j += 2 * VW)
+        for (size_t i = j; i < j + 2 * VW; i += VW)
+            take_vector(out + i, VW, scale, hi, lo, B, w ? w + i : NULL, q ? q + i : NULL, shares);
+    for (; j < count; j += VW)
+        take_vector(out + j, count - j, scale, hi, lo, B, w ? w + j : NULL, q ? q + j : NULL, shares);
 }
 
 static NOINLINE void take_even(float *out, size_t count, bool scale, float hi, float lo, float B, const float *w)

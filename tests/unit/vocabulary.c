@@ -241,25 +241,6 @@ START_TEST(double_sums)
 }
 END_TEST
 
-START_TEST(second_pass)
-{
-    for (int round = 0; round < ROUNDS; ++round) {
-        float a[SW], b[SW], got[SW];
-        for (int i = 0; i < SW; ++i) {
-            a[i] = random_float();
-            b[i] = random_float();
-        }
-        const float c = random_float();
-        sstore(got, sfma(sload(a), sset(c), sload(b)));
-        for (int i = 0; i < SW; ++i)
-            same("sfma", i, got[i], fmaf(a[i], c, b[i]));
-        sstore(got, smul(sload(a), sset(c)));
-        for (int i = 0; i < SW; ++i)
-            same("smul", i, got[i], a[i] * c);
-    }
-}
-END_TEST
-
 int main(void)
 {
     const struct xent_kernel *kernel = &KERNEL_UNDER_TEST;
@@ -278,6 +259,5 @@ int main(void)
     tcase_add_test(tests, partial_memory);
     tcase_add_test(tests, columns);
     tcase_add_test(tests, double_sums);
-    tcase_add_test(tests, second_pass);
     return run_case("vocabulary", tests);
 }
