@@ -7,7 +7,8 @@
 
 enum {
     VECTORS = XENT_LANES / VW, /* that hold one element of each lane: a group */
-    SUMS_IN_MEMORY = VW == 8   /* 16 registers are too few for them, and a compiler would copy them to and fro */
+    SUMS_IN_MEMORY = VW == 8,  /* 16 registers are too few for them, and a compiler would copy them to and fro */
+    WEIGHTED_ALONG = VW == 16  /* there are registers for sums of w_j x_j beside them */
 };
 
 /* What a pass over a row reads and leaves. */
@@ -16,13 +17,14 @@ struct pass {
     float *keep;            /* NULL, or receives the exponentials that are kept: x itself, or disjoint */
     size_t skip;            /* the class to leave out of the sum; none if not below the number of classes */
     float *x_skip;          /* receives that class's logit before anything is kept in its place */
-    struct dot *dot;        /* NULL, or receives the sums that a target distribution needs; its y is the one to skip */
+    struct dot *dot;        /* NULL, or receives the sums that probabilities need; its y is the one to skip */
     const float *beside;    /* NULL, or what is read along with the logits and brought nearer with them */
     struct logit_sum *even; /* NULL, or receives the sum of the logits; in the window along with the exponentials */
-    bool overlap;           /* whether lines are to be fetched ahead by instructions */
-    enum xent_fetch fetch;  /* and how */
-    struct second *second;  /* NULL, or the second pass over another row, to be taken beside */
-    enum second_kind kind;  /* its kind, in code that is for one kind only */
+    struct weighted_sum *weighted; /* NULL, or receives that of the logits times class weights */
+    bool overlap;                  /* whether lines are to be fetched ahead by instructions */
+    enum xent_fetch fetch;         /* and how */
+    struct second *second;         /* NULL, or the second pass over another row, to be taken beside */
+    enum second_kind kind;         /* its kind, in code that is for one kind only */
 };
 
 static ALWAYS_INLINE void zero_lanes(vd *lanes)
@@ -44,7 +46,7 @@ static ALWAYS_INLINE const int32_t *all_lanes_but(size_t lane)
 /* Adds the exponentials of so many classes from j on, whole groups, to their lanes; but that of the class to skip, if
    it may be among them. Returns whether all logits fit the mode; otherwise nothing has happened. */
 static ALWAYS_INLINE bool sum_step(struct pass pass, size_t j, size_t classes, const int32_t *lanes, vt powers, vd *sum,
-                                   struct logit_lanes *even, enum mode mode, struct frame frame)
+                                   struct logit_lanes *even, vw *D, enum mode mode, struct frame frame)
 {
     const vf ref = vset(frame.ref), cut = vset(frame.cut);
     const float *x = pass.x + j;
@@ -67,6 +69,9 @@ static ALWAYS_INLINE bool sum_step(struct pass pass, size_t j, size_t classes, c
         }
         for (size_t i = 0; pass.even && i < abreast; ++i)
             logit_lanes_add(even, v + i, t[v + i], r[i]);
+        for (size_t i = 0; pass.weighted && i < abreast; ++i)
+            D[(v + i) % VECTORS] = vw_plus_exact(D[(v + i) % VECTORS], vw_widen(pass.weighted->w + j + (v + i) * VW),
+                                                 vw_widen(x + (v + i) * VW));
         for (size_t i = 0; i < abreast; ++i)
             e[i] = remask(exp_polynomial(vtable(powers, t[v + i]), r[i]), z[i], mode, cut);
         for (size_t i = 0; i < abreast; ++i)
@@ -80,7 +85,7 @@ static ALWAYS_INLINE bool sum_step(struct pass pass, size_t j, size_t classes, c
 
 /* The same for a last group, of which only the first count classes exist, or all. */
 static ALWAYS_INLINE bool sum_tail(struct pass pass, size_t j, size_t count, vt powers, vd *sum,
-                                   struct logit_lanes *even, enum mode mode, struct frame frame)
+                                   struct logit_lanes *even, vw *D, enum mode mode, struct frame frame)
 {
     const vf ref = vset(frame.ref), cut = vset(frame.cut);
     vf e[VECTORS], t[VECTORS], r[VECTORS];
@@ -103,6 +108,12 @@ static ALWAYS_INLINE bool sum_tail(struct pass pass, size_t j, size_t count, vt 
         return false;
     for (size_t v = 0; pass.even && v < VECTORS && v * VW < count; ++v)
         logit_lanes_add(even, v, t[v], r[v]);
+    for (size_t v = 0; pass.weighted && v < VECTORS && v * VW < count; ++v) {
+        float x[VW], w[VW];
+        vstore(x, load_left(pass.x + j + v * VW, count - v * VW));
+        vstore(w, load_left(pass.weighted->w + j + v * VW, count - v * VW));
+        D[v] = vw_plus_exact(D[v], vw_widen(w), vw_widen(x));
+    }
     for (size_t v = 0; v < VECTORS && v * VW < count; ++v) {
         if (pass.keep)
             store_left(pass.keep + j + v * VW, e[v], count - v * VW);
@@ -114,7 +125,7 @@ static ALWAYS_INLINE bool sum_tail(struct pass pass, size_t j, size_t count, vt 
 /* Whole steps from begin to end, none with the class to skip. Stops before the first one with a logit that does not fit
    the mode, and returns how far it came. This is the loop that everything else exists to reach. */
 static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end, vt powers, vd *sum,
-                                      struct logit_lanes *even, struct second *other, struct distance ahead,
+                                      struct logit_lanes *even, vw *D, struct second *other, struct distance ahead,
                                       enum mode mode, struct frame frame)
 {
     size_t j = begin;
@@ -124,7 +135,7 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
             prefetch(pass.keep + j + ahead.written + i);
         if (pass.beside)
             fetch_ahead(pass.beside + j, STEP, ahead);
-        if (!sum_step(pass, j, STEP, NULL, powers, sum, even, mode, frame))
+        if (!sum_step(pass, j, STEP, NULL, powers, sum, even, D, mode, frame))
             break;
         if (pass.second) {
             second_step(other->out, other->along, pass.kind, other->hi, other->lo, other->B, &other->shares, ahead);
@@ -137,7 +148,7 @@ static ALWAYS_INLINE size_t sum_steps(struct pass pass, size_t begin, size_t end
 /* Whole groups from begin to end, both multiples of 32. Stops before the first step or group with a logit that does not
    fit the mode, or where the second pass beside has no whole step left, and returns how far it came. */
 static ALWAYS_INLINE size_t sum_groups(struct pass pass, size_t begin, size_t end, vt powers, vd *sum,
-                                       struct logit_lanes *even, struct second *other, struct distance ahead,
+                                       struct logit_lanes *even, vw *D, struct second *other, struct distance ahead,
                                        enum mode mode, struct frame frame)
 {
     size_t target = pass.skip >= begin && pass.skip < end ? pass.skip / XENT_LANES * XENT_LANES : end;
@@ -146,7 +157,7 @@ static ALWAYS_INLINE size_t sum_groups(struct pass pass, size_t begin, size_t en
         const size_t steps = (target - j) / STEP * STEP, most = pass.second ? other->left / STEP * STEP : steps;
         const size_t stop = j + (steps < most ? steps : most);
         if (j < stop)
-            j = sum_steps(pass, j, stop, powers, sum, even, other, ahead, mode, frame);
+            j = sum_steps(pass, j, stop, powers, sum, even, D, other, ahead, mode, frame);
         if (j < stop || most < steps || j == end)
             return j;
         const bool here = (size_t)STEP == (size_t)XENT_LANES || j == target;
@@ -156,7 +167,7 @@ static ALWAYS_INLINE size_t sum_groups(struct pass pass, size_t begin, size_t en
         if (here)
             *pass.x_skip = pass.x[pass.skip];
         if (!sum_step(pass, j, XENT_LANES, all_lanes_but(here ? pass.skip % XENT_LANES : XENT_LANES), powers, sum, even,
-                      mode, frame))
+                      D, mode, frame))
             return j;
         j += XENT_LANES;
         target = here ? end : target;
@@ -187,11 +198,14 @@ static ALWAYS_INLINE size_t sum_span_inline(struct pass pass, size_t begin, size
     logit_lanes_start(&even);
     if (pass.even)
         logit_lanes_move(&even, &pass.even->lanes);
+    vw D[VECTORS];
+    for (int v = 0; pass.weighted && v < VECTORS; ++v)
+        D[v] = vw_load(pass.weighted->D.lane + v * VW);
     struct second other = pass.second ? *pass.second : (struct second){0};
     vt powers = vt_load(table);
     vt_pin(&powers);
     const size_t tail = tail_classes(&pass, end - begin);
-    size_t j = sum_groups(pass, begin, end - tail, powers, sum, &even, &other, ahead, mode, frame);
+    size_t j = sum_groups(pass, begin, end - tail, powers, sum, &even, D, &other, ahead, mode, frame);
     if (!SUMS_IN_MEMORY)
         memcpy(lanes, sum, sizeof registers);
     if (tail && j == end - tail) {
@@ -199,7 +213,7 @@ static ALWAYS_INLINE size_t sum_span_inline(struct pass pass, size_t begin, size
             fetch_ahead(pass.x + j, XENT_LANES, ahead);
         if (pass.skip - j < tail)
             *pass.x_skip = pass.x[pass.skip];
-        if (sum_tail(pass, j, tail, powers, lanes, &even, mode, frame))
+        if (sum_tail(pass, j, tail, powers, lanes, &even, D, mode, frame))
             j = end;
     }
     if (pass.even && j > begin) {
@@ -207,6 +221,10 @@ static ALWAYS_INLINE size_t sum_span_inline(struct pass pass, size_t begin, size
         pass.even->vectors += (uint32_t)((j - begin + VW - 1) / VW);
         logit_sum_advance(pass.even, j);
     }
+    for (int v = 0; pass.weighted && v < VECTORS; ++v)
+        vw_store(pass.weighted->D.lane + v * VW, &D[v]);
+    if (pass.weighted && j > begin)
+        weighted_sum_advance(pass.weighted, j);
     if (pass.second)
         second_advance(pass.second, pass.second->left - other.left);
     return j;
@@ -297,14 +315,19 @@ SUM_SPAN_BESIDE(overlapping_pages)
 SUM_SPAN_BESIDE(early_long)
 #undef SUM_SPAN_BESIDE
 
-/* With the sum of the logits. */
+/* With the sum of the logits, without class weights or with them. */
+static ALWAYS_INLINE struct distance logits_ahead(const struct pass *p)
+{
+    if (p->overlap)
+        return overlapping_even(p->fetch);
+    return p->keep == p->x ? in_place_fetch : no_fetch;
+}
+
 static NOINLINE size_t sum_span_even(const struct pass *p, size_t begin, size_t end, vd *lanes)
 {
-    const struct distance alone = p->keep == p->x ? in_place_fetch : no_fetch;
-    const struct distance ahead = !p->overlap ? alone : overlapping_even(p->fetch);
     struct pass pass = plain_pass(p);
     pass.even = known(p->even);
-    return sum_in_window(pass, begin, end, lanes, ahead);
+    return sum_in_window(pass, begin, end, lanes, logits_ahead(p));
 }
 
 static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
@@ -315,6 +338,29 @@ static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, 
     pass.second = known(p->second);
     pass.kind = TAKE_EVEN;
     return sum_span_inline(pass, begin, end, lanes, overlapping_even(p->fetch), WINDOW, near_frame);
+}
+
+static NOINLINE size_t sum_span_weighted(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    struct pass pass = plain_pass(p);
+    pass.weighted = known(p->weighted);
+    return sum_in_window(pass, begin, end, lanes, logits_ahead(p));
+}
+
+static NOINLINE size_t sum_span_weighted_beside(const struct pass *p, size_t begin, size_t end, vd *lanes)
+{
+    struct pass pass = plain_pass(p);
+    pass.weighted = known(p->weighted);
+    pass.overlap = true;
+    pass.second = known(p->second);
+    pass.kind = TAKE_WEIGHTED;
+    return sum_span_inline(pass, begin, end, lanes, overlapping_even(p->fetch), WINDOW, near_frame);
+}
+
+/* Whether a pass has other sums that come before its exponentials, a slice at a time. */
+static ALWAYS_INLINE bool has_slices(const struct pass *p)
+{
+    return p->dot || (p->weighted && !WEIGHTED_ALONG);
 }
 
 /* With other sums, which are the first to read a slice: while this one's exponentials are computed the next one comes
@@ -348,10 +394,10 @@ static NOINLINE size_t sum_span_slice_beside(const struct pass *p, size_t begin,
     pass.beside = p->beside;
     pass.overlap = true;
     pass.second = known(p->second);
-    pass.kind = TAKE_WEIGHTED;
-    if (pass.second->kind == TAKE_WEIGHTED)
-        return sum_span_inline(pass, begin, end, lanes, slice_ahead(p), WINDOW, near_frame);
     pass.kind = TAKE_SHARES;
+    if (pass.second->kind == TAKE_SHARES)
+        return sum_span_inline(pass, begin, end, lanes, slice_ahead(p), WINDOW, near_frame);
+    pass.kind = TAKE_WEIGHTED;
     return sum_span_inline(pass, begin, end, lanes, slice_ahead(p), WINDOW, near_frame);
 }
 
@@ -364,8 +410,10 @@ static ALWAYS_INLINE bool goes_beside(const struct pass *p)
     const enum second_kind kind = p->second->kind;
     if (p->even)
         return kind == TAKE_EVEN;
-    if (p->dot)
+    if (has_slices(p))
         return kind == TAKE_WEIGHTED || kind == TAKE_SHARES;
+    if (p->weighted)
+        return kind == TAKE_WEIGHTED;
     return kind == (p->keep ? SCALE : AGAIN);
 }
 
@@ -373,7 +421,9 @@ static ALWAYS_INLINE size_t sum_span_alone(struct pass pass, size_t begin, size_
 {
     if (pass.even)
         return sum_span_even(&pass, begin, end, lanes);
-    if (pass.dot)
+    if (pass.weighted && WEIGHTED_ALONG)
+        return sum_span_weighted(&pass, begin, end, lanes);
+    if (has_slices(&pass))
         return sum_span_slice(&pass, begin, end, lanes);
     const size_t count = end - begin, skip = pass.skip - begin;
     const float *x = pass.x + begin;
@@ -397,7 +447,8 @@ static NOINLINE size_t sum_span_with_second(const struct pass *p, size_t begin, 
     size_t j = begin;
     while (goes_beside(p)) {
         j = p->even                        ? sum_span_even_beside(p, j, end, lanes)
-            : p->dot                       ? sum_span_slice_beside(p, j, end, lanes)
+            : has_slices(p)                ? sum_span_slice_beside(p, j, end, lanes)
+            : p->weighted                  ? sum_span_weighted_beside(p, j, end, lanes)
             : p->fetch == XENT_FETCH_EARLY ? sum_span_beside_early_long(p, j, end, lanes)
             : p->fetch == XENT_FETCH_PAGES ? sum_span_beside_overlapping_pages(p, j, end, lanes)
                                            : sum_span_beside_overlapping(p, j, end, lanes);

@@ -80,6 +80,15 @@ static ALWAYS_INLINE enum mode after_window(const float *x, size_t begin, size_t
     return in_window || starts_in_window(x, begin, end) ? MASKED : WIDE;
 }
 
+/* Adds the logits up to end that have not been added yet to their sum, if it is wanted. */
+static ALWAYS_INLINE void sum_logits_until(const struct pass *p, size_t end)
+{
+    if (p->even)
+        logit_sum_until(p->even, p->x, end);
+    if (p->weighted)
+        weighted_sum_until(p->weighted, p->x, end);
+}
+
 /* The first pass over a chunk in a near frame from a class on, as far as window and masks go; what comes before that
    class is in the lanes. The mode becomes what the rest of the row needs. in_window: whether a class before the chunk
    is known to lie in the window. */
@@ -92,8 +101,7 @@ static ALWAYS_INLINE size_t sum_narrow(struct pass pass, size_t begin, size_t fr
         if (kept < end)
             *mode = after_window(pass.x, begin, end, in_window || kept > begin);
     }
-    if (pass.even)
-        logit_sum_until(pass.even, pass.x, end);
+    sum_logits_until(&pass, end);
     if (*mode == MASKED) {
         kept = sum_span_masked(pass, kept, end, lanes);
         if (kept < end)
@@ -113,10 +121,12 @@ static ALWAYS_INLINE size_t sum_narrow_in_slices(struct pass pass, size_t begin,
             dot_span(pass.dot, pass.x, slice, next);
             pass.skip = pass.dot->y;
         }
+        if (pass.weighted && !WEIGHTED_ALONG)
+            weighted_sum_until(pass.weighted, pass.x, next);
         if (kept == slice)
             kept = sum_narrow(pass, slice, slice, next, in_window || slice > begin, lanes, mode);
-        else if (pass.even)
-            logit_sum_until(pass.even, pass.x, next);
+        else
+            sum_logits_until(&pass, next);
     }
     if (pass.dot)
         dot_fold(pass.dot);
@@ -179,7 +189,7 @@ static ALWAYS_INLINE struct summed sum_row_from(struct pass pass, size_t begin, 
         end = chunk_end(begin, classes);
         if (kept == begin)
             zero_lanes(lanes);
-        kept = pass.dot || (pass.even && end - begin > SLICE)
+        kept = has_slices(&pass) || (pass.even && end - begin > SLICE)
                    ? sum_narrow_in_slices(pass, begin, end, begin > 0, lanes, &mode)
                    : sum_narrow(pass, begin, kept, end, begin > 0, lanes, &mode);
         if (pass.dot)
@@ -197,8 +207,7 @@ static ALWAYS_INLINE struct summed sum_row_from(struct pass pass, size_t begin, 
                     dot_fold(pass.dot);
                     pass.skip = pass.dot->y;
                 }
-                if (pass.even)
-                    logit_sum_until(pass.even, pass.x, classes);
+                sum_logits_until(&pass, classes);
                 return sum_row_far(pass, kept, classes, max);
             }
             row.kept = kept;
@@ -225,7 +234,7 @@ static ALWAYS_INLINE struct summed sum_row(struct pass pass, size_t classes)
 {
     vd lanes[VECTORS];
     zero_lanes(lanes);
-    if (pass.dot || (pass.even && classes > SLICE))
+    if (pass.dot || pass.weighted || (pass.even && classes > SLICE))
         return sum_row_from(pass, 0, 0, classes, lanes, 0, WINDOW);
     if (classes <= XENT_CHUNK) {
         const size_t kept = sum_span(pass, 0, classes, lanes);

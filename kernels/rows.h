@@ -119,15 +119,21 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
                         .fetch = job->memory.fetch,
                         .second = second};
     struct logit_sum logits;
+    struct weighted_sum weighted;
     struct dot dot;
     if (even && !w) {
         logit_sum_start(&logits);
         pass.even = &logits;
     }
-    if ((even && w) || q) {
-        dot_start(&dot, w, even && w, q, y, target == DISTRIBUTION ? b->t[i].pivot : 0);
+    if (even && w) {
+        weighted_sum_start(&weighted, w, b->classes);
+        pass.weighted = &weighted;
+        pass.beside = WEIGHTED_ALONG ? NULL : w;
+    }
+    if (q) {
+        dot_start(&dot, w, q, y, target == DISTRIBUTION ? b->t[i].pivot : 0);
         pass.dot = &dot;
-        pass.beside = q ? q : w;
+        pass.beside = q;
     }
     if (is_streamed(job, target))
         fetch_part_lines(b->out[i], b->classes);
@@ -144,7 +150,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
     if (known && y >= row.kept)
         b->x_y[i] = b->x[i][y];
     if (target == SMOOTHED_TARGET || target == DISTRIBUTION)
-        b->D[i] = !even ? 0 : w ? dot.D.sum : logit_sum_end(&logits);
+        b->D[i] = !even ? 0 : w ? weighted_sum_end(&weighted) : logit_sum_end(&logits);
     if (target == DISTRIBUTION)
         b->t[i].D = b->D[i];
     if (q)

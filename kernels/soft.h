@@ -1,8 +1,8 @@
 /*
- * Part of kernels/algorithm.h: what target distributions need of a row beside its exponentials, the sum of w_j x_j and
- * those over its probabilities, a slice at a time, while its logits are in the first-level cache and not overwritten
- * yet. Without class weights the first one comes from what exponentials are made of. It runs with gradual underflow
- * (kernels/control.h).
+ * Part of kernels/algorithm.h: what target distributions need of a row beside its exponentials: the sum of w_j x_j, and
+ * those over its probabilities. The latter are formed a slice at a time, while its logits are in the first-level cache
+ * and not overwritten yet; the former along with the exponentials, where a kernel has the registers for it. Without
+ * class weights it comes from what exponentials are made of. All of it runs with gradual underflow (kernels/control.h).
  */
 #ifndef XENT_KERNELS_SOFT_H
 #define XENT_KERNELS_SOFT_H
@@ -15,37 +15,61 @@ struct lanes {
     double sum; /* of whole chunks */
 };
 
-/* What is summed over a row's logits with a factor each. */
-struct dot {
-    const float *w; /* class weights; NULL: all 1 */
-    bool even;      /* whether D, the sum of w_j x_j, is wanted: only with class weights */
-    struct lanes D;
-
-    const float *q; /* a probability for every class, or NULL */
-    size_t y;       /* which is left out of the next two: the first dominant class so far, or NO_CLASS */
-    float x_y;
-    double pivot;
-    struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
-};
-
 static void lanes_fold(struct lanes *lanes)
 {
     lanes->sum += f64_fold(lanes->lane, XENT_LANES);
     memset(lanes->lane, 0, sizeof lanes->lane);
 }
 
-static void dot_start(struct dot *dot, const float *w, bool even, const float *q, size_t y, double pivot)
+/* D, the sum of w_j x_j, for class weights w. */
+struct weighted_sum {
+    const float *w;
+    size_t chunk; /* classes */
+    size_t next;  /* classes before it have been added */
+    struct lanes D;
+};
+
+static void weighted_sum_start(struct weighted_sum *s, const float *w, size_t classes)
+{
+    static const struct lanes none;
+    s->w = w;
+    s->chunk = xent_chunk(classes);
+    s->next = 0;
+    s->D = none;
+}
+
+static ALWAYS_INLINE void weighted_sum_advance(struct weighted_sum *s, size_t next)
+{
+    s->next = next;
+    if (next % s->chunk == 0)
+        lanes_fold(&s->D);
+}
+
+static double weighted_sum_end(struct weighted_sum *s)
+{
+    if (s->next % s->chunk != 0)
+        lanes_fold(&s->D);
+    return s->D.sum;
+}
+
+/* What is summed over a row's logits with a probability each. */
+struct dot {
+    const float *w; /* class weights; NULL: all 1 */
+    const float *q; /* a probability for every class */
+    size_t y;       /* which is left out of the next two: the first dominant class so far, or NO_CLASS */
+    float x_y;
+    double pivot;
+    struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
+};
+
+static void dot_start(struct dot *dot, const float *w, const float *q, size_t y, double pivot)
 {
     static const struct lanes none;
     dot->w = w;
-    dot->even = even;
     dot->q = q;
     dot->y = y;
     dot->pivot = pivot;
-    if (even)
-        dot->D = none;
-    if (q)
-        dot->Q = dot->P = none;
+    dot->Q = dot->P = none;
 }
 
 /* Two vectors at a time, so that all sums stay in registers. */
@@ -97,14 +121,13 @@ static bool has_nan(const double *lane)
     return nan;
 }
 
-/* D in every case: a weight of 0 makes nothing of any logit. */
-static NOINLINE void dot_even_general(struct dot *dot, const float *x, size_t begin, size_t end)
+/* In every case: a weight of 0 makes nothing of any logit. */
+static NOINLINE void add_weighted_general(double *lane, const float *w, const float *x, size_t begin, size_t end)
 {
-    double *lane = dot->D.lane;
     for (size_t j = begin; j < end; j += XENT_LANES)
         for (size_t l = 0; l < XENT_LANES && l < end - j; ++l) {
-            const double w = (double)dot->w[j + l];
-            lane[l] += w != 0 ? w * (double)x[j + l] : 0;
+            const double w_l = (double)w[j + l];
+            lane[l] += w_l != 0 ? w_l * (double)x[j + l] : 0;
         }
 }
 
@@ -113,16 +136,27 @@ static ALWAYS_INLINE size_t whole_groups(size_t begin, size_t end)
     return begin + (end - begin) / XENT_LANES * XENT_LANES;
 }
 
-static void dot_even(struct dot *dot, const float *x, size_t begin, size_t end)
+static void add_weighted(double *lane, const float *w, const float *x, size_t begin, size_t end)
 {
     const size_t whole = whole_groups(begin, end);
-    const struct lanes before = dot->D;
-    sum_products(dot->D.lane, x, dot->w, begin, whole);
-    if (has_nan(dot->D.lane)) {
-        dot->D = before;
-        dot_even_general(dot, x, begin, whole);
+    double before[XENT_LANES];
+    memcpy(before, lane, sizeof before);
+    sum_products(lane, x, w, begin, whole);
+    if (has_nan(lane)) {
+        memcpy(lane, before, sizeof before);
+        add_weighted_general(lane, w, x, begin, whole);
     }
-    dot_even_general(dot, x, whole, end);
+    add_weighted_general(lane, w, x, whole, end);
+}
+
+/* Adds the classes up to end that have not been added yet, wherever their logits lie. */
+static NOINLINE void weighted_sum_until(struct weighted_sum *s, const float *x, size_t end)
+{
+    while (s->next < end) {
+        const size_t chunk = (s->next | (s->chunk - 1)) + 1, stop = chunk < end ? chunk : end;
+        add_weighted(s->D.lane, s->w, x, s->next, stop);
+        weighted_sum_advance(s, stop);
+    }
 }
 
 /* Q and P in every case: with class weights, or far from 0, and where a probability of 0 makes nothing of any logit. */
@@ -217,20 +251,13 @@ static void dot_shares(struct dot *dot, const float *x, size_t begin, size_t end
 /* Adds classes from begin (a multiple of 32) to end of one chunk to their lanes. */
 static void dot_span(struct dot *dot, const float *x, size_t begin, size_t end)
 {
-    if (dot->even)
-        dot_even(dot, x, begin, end);
-    if (dot->q)
-        dot_shares(dot, x, begin, end);
+    dot_shares(dot, x, begin, end);
 }
 
 static void dot_fold(struct dot *dot)
 {
-    if (dot->even)
-        lanes_fold(&dot->D);
-    if (dot->q) {
-        lanes_fold(&dot->Q);
-        lanes_fold(&dot->P);
-    }
+    lanes_fold(&dot->Q);
+    lanes_fold(&dot->P);
 }
 
 /* The sum of a row's logits, without class weights. A logit in the window is n ln(2)/16 + r with the n and r of its

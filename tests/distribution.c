@@ -166,7 +166,7 @@ static void check_bits(const struct problem *p, xent_reduction reduction, bool w
 
 START_TEST(definition)
 {
-    static const size_t sizes[] = {1, 2, 3, 10, 27, 31, 32, 33, 64, 65, 100, 128, 500, 513, 1000, 8200, 16400};
+    static const size_t sizes[] = {1, 2, 3, 10, 27, 31, 32, 33, 64, 65, 100, 128, 500, 513, 1000, 8192, 8200, 16400};
     static const float spreads[] = {1, 3, 30, 3, 3}, offsets[] = {0, 0, 0, 10000, -700};
     struct rng rng = rng_stream(40);
     for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
