@@ -152,7 +152,7 @@ static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, s
     b->classes = job->classes;
     p->x = xent_job_logits(job, first);
     p->out = b->out[0] = job->out ? xent_job_out(job, first) : NULL;
-    p->is_streamed = count == BATCH && planes_are_streamed(job) && to_line(p->out, LINE) == 0;
+    p->is_streamed = count == BATCH && planes_are_streamed(job);
     read_labels(p, job, first, count);
     return target == PLAIN_TARGET || read_shares(p, job, first);
 }
@@ -399,7 +399,6 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     }
     if (!job->out)
         return true;
-    /* Of all batches that are full, or of none. */
     const bool streamed = s.p[0].is_streamed;
     for (size_t i = 0; i < batches; ++i)
         for (int k = 0; k < BLOCKS; ++k)
@@ -442,7 +441,8 @@ static NOINLINE bool run_strip_smoothed(const struct xent_job *job, size_t first
     return run_strip(job, first, count, SMOOTHED_TARGET, 0, framed);
 }
 
-/* So many rows from one on make a strip: as many as it has room for, or fewer after which gradients begin a line. */
+/* So many rows from one on make a strip: as many as it has room for, or fewer after which gradients begin a line. So
+   what goes past the caches, of strips of full batches, begins one. */
 static size_t strip_rows(const struct xent_job *job, size_t row)
 {
     const size_t head = planes_are_streamed(job) ? to_line(xent_job_out(job, row), LINE) : 0;
