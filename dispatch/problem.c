@@ -360,6 +360,20 @@ static bool count_kept(const struct xent_job *job, size_t rows, struct kept *kep
     return true;
 }
 
+/* The class weights of the rows to keep, added in their order, where labels are plain and have no gaps: for many short
+   rows that takes as long as all else if each is asked what it may have. */
+static double weigh_labels(const struct xent_job *job, size_t rows)
+{
+    double sum = 0;
+    for (size_t i = 0; job->targets32 && i < rows; ++i)
+        if (job->targets32[i] != job->ignore_index)
+            sum += xent_job_class_weight(job, (size_t)job->targets32[i]);
+    for (size_t i = 0; job->targets64 && i < rows; ++i)
+        if (job->targets64[i] != job->ignore_index)
+            sum += xent_job_class_weight(job, (size_t)job->targets64[i]);
+    return sum;
+}
+
 /* The mean's denominator, in the order of rows, and how many are kept if rows have weights. */
 static void weigh_kept(const struct xent_job *job, size_t rows, struct kept *kept)
 {
@@ -367,6 +381,10 @@ static void weigh_kept(const struct xent_job *job, size_t rows, struct kept *kep
     const bool by_class = job->class_weights && xent_job_has_plain_labels(job);
     if (!by_class && !job->row_weights)
         return;
+    if (!job->row_weights && job->dtype == XENT_F32 && (job->targets32 || job->targets64)) {
+        kept->denominator = weigh_labels(job, rows);
+        return;
+    }
     *kept = (struct kept){0};
     struct long_sum sum = {0, 0};
     for (size_t i = 0; i < rows; ++i) {

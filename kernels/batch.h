@@ -324,8 +324,7 @@ static void subtract_labels(const struct batch *b, const struct xent_job *job)
 static bool is_usual(const struct batch *b, size_t i, const struct xent_job *job)
 {
     const double B = b->t[i].scale * b->t[i].even;
-    return b->bounded[i] && distribution_multiplier(&b->t[i]) >= 0 &&
-           (job->smoothing == 0 || (B > 0 && even_is_usual(B)));
+    return b->bounded[i] && distribution_multiplier(&b->t[i]) >= 0 && (job->smoothing == 0 || B >= EVEN_USUAL);
 }
 
 /* The distributions of a batch's rows, as far as they are known before their logits are read. Whether rows like these
@@ -365,7 +364,6 @@ static ALWAYS_INLINE bool find_shares(struct batch *b, const struct xent_job *jo
 {
     const struct xent_job known = *job; /* so that the loops need not read it again after each store */
     double r[BATCH];
-    bool usual = true;
     b->W = known.weights_sum;
     for (size_t i = 0; i < b->count; ++i)
         r[i] = xent_job_row_weight(&known, b->row[i]);
@@ -382,13 +380,18 @@ static ALWAYS_INLINE bool find_shares(struct batch *b, const struct xent_job *jo
             b->own[i] = b->scale[i] = 1;
             b->even[i] = b->w_y[i] = 0;
         }
+    /* Without branches, so that it becomes vector code. Of dropped rows only the even shares are unusual. */
+    const bool smooth = known.smoothing != 0;
+    int64_t unusual = 0;
     for (size_t i = 0; i < b->count; ++i) {
-        const double B = b->scale[i] * b->even[i];
-        const bool even = known.smoothing == 0 || (B > 0 && even_is_usual(B)) || (dropped && dropped[i]);
-        usual = usual && even && b->own[i] >= 0 && b->scale[i] >= 0 &&
-                multiplier_is_bounded(b->scale[i] * (b->own[i] + b->even[i] * b->W));
+        const double own = b->own[i], scale = b->scale[i], multiplier = scale * (own + b->even[i] * b->W);
+        unusual |= !(own >= 0) | !(scale >= 0) | !multiplier_is_bounded(multiplier);
     }
-    return usual;
+    for (size_t i = 0; smooth && i < b->count; ++i) {
+        const double B = b->scale[i] * b->even[i];
+        unusual |= !(B >= EVEN_USUAL) & !(dropped && dropped[i]);
+    }
+    return unusual == 0;
 }
 
 #endif

@@ -65,6 +65,8 @@ static NOINLINE bool fill_known(struct batch *b, const struct xent_job *job, siz
     at = first * out_stride;
     for (size_t i = 0; i < rows; ++i, at += out_stride)
         b->out[i] = out ? out + at : NULL;
+    for (size_t i = 0; target == DISTRIBUTION && i < rows; ++i)
+        b->q[i] = NULL;
     b->count = rows;
     b->classes = job->classes;
     return true;
@@ -75,7 +77,8 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
                                        size_t limit, enum target target)
 {
     const size_t most = last - first < limit ? last - first : limit;
-    const bool described = target == NO_TARGET || (target == PLAIN_TARGET && (job->targets32 || job->targets64));
+    const bool labels = target == PLAIN_TARGET || (xent_job_has_plain_labels(job) && !job->row_weights);
+    const bool described = target == NO_TARGET || (labels && (job->targets32 || job->targets64));
     const size_t known = most >= BATCH ? BATCH : most >= BATCH / 2 ? BATCH / 2 : 0;
     if (known > 0 && job->inner == 1 && described && fill_known(b, job, first, known, target))
         return first + known;

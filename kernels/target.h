@@ -200,10 +200,12 @@ struct taken {
     float hi, lo; /* N in 48 bits */
 };
 
-/* What the even share B = scale even is taken off by where it is not nearly subnormal: products of floats. */
+/* The even share B = scale even is taken off by products of floats where it is not nearly subnormal. */
+#define EVEN_USUAL 0x1p-100
+
 static inline bool even_is_usual(double B)
 {
-    return f64_abs(B) >= 0x1p-100;
+    return f64_abs(B) >= EVEN_USUAL;
 }
 
 /* What the even share takes off for weight w. */
