@@ -156,19 +156,13 @@ static ALWAYS_INLINE size_t column_logits_lanes(size_t classes)
     return classes < XENT_SLICE_LANES ? classes : XENT_SLICE_LANES;
 }
 
-static ALWAYS_INLINE void column_logits_start(struct column_logits *sums, size_t classes)
-{
-    sums->n = viset(0);
-    for (size_t l = 0; l < column_logits_lanes(classes); ++l)
-        sums->r[l] = vset(0.0f);
-}
-
-/* Adds class j, by the t and r of its exponentials. */
+/* Adds class j, by the t and r of its exponentials. The first of a lane is stored: to clear them all before took 7 % of
+   10 classes. */
 static ALWAYS_INLINE void column_logits_add(struct column_logits *sums, size_t j, vf t, vf r)
 {
     vf *lane = &sums->r[j % XENT_SLICE_LANES];
     sums->n = viadd(sums->n, visub(vbits(t), viset(rounder_bits - WINDOW_LOW)));
-    *lane = vsub(*lane, r);
+    *lane = vsub(j < XENT_SLICE_LANES ? vset(0.0f) : *lane, r);
 }
 
 static ALWAYS_INLINE void column_logits_end(const struct column_logits *sums, size_t classes, double *D)
@@ -232,7 +226,7 @@ static ALWAYS_INLINE bool columns_exp(struct column_place at, size_t classes, co
                                       struct column_logits *logits)
 {
     if (logits)
-        column_logits_start(logits, classes);
+        logits->n = viset(0);
     const vi target = viload(y);
     const vt powers = vt_load(table);
     const vf vref = vload(ref), vcut = vload(cut);

@@ -32,8 +32,8 @@ static NOINLINE void columns_dot(struct column_place at, size_t classes, const f
 static NOINLINE void columns_logit_sum(struct column_place at, size_t classes, double *D)
 {
     struct column_logits sums;
+    sums.n = viset(0);
     vi stray = viset(0);
-    column_logits_start(&sums, classes);
     for (size_t j = 0; j < classes; j += 4) {
         vf column[4];
         load_columns(at, j, columns_left(classes, j), column);
