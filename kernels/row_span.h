@@ -323,6 +323,15 @@ static ALWAYS_INLINE struct distance logits_ahead(const struct pass *p)
     return p->keep == p->x ? in_place_fetch : no_fetch;
 }
 
+static ALWAYS_INLINE size_t sum_logits_beside(struct pass pass, struct second *second, enum second_kind kind,
+                                              size_t begin, size_t end, vd *lanes)
+{
+    pass.overlap = true;
+    pass.second = known(second);
+    pass.kind = kind;
+    return sum_span_inline(pass, begin, end, lanes, overlapping_even(pass.fetch), WINDOW, near_frame);
+}
+
 static NOINLINE size_t sum_span_even(const struct pass *p, size_t begin, size_t end, vd *lanes)
 {
     struct pass pass = plain_pass(p);
@@ -334,10 +343,7 @@ static NOINLINE size_t sum_span_even_beside(const struct pass *p, size_t begin, 
 {
     struct pass pass = plain_pass(p);
     pass.even = known(p->even);
-    pass.overlap = true;
-    pass.second = known(p->second);
-    pass.kind = TAKE_EVEN;
-    return sum_span_inline(pass, begin, end, lanes, overlapping_even(p->fetch), WINDOW, near_frame);
+    return sum_logits_beside(pass, p->second, TAKE_EVEN, begin, end, lanes);
 }
 
 static NOINLINE size_t sum_span_weighted(const struct pass *p, size_t begin, size_t end, vd *lanes)
@@ -351,10 +357,7 @@ static NOINLINE size_t sum_span_weighted_beside(const struct pass *p, size_t beg
 {
     struct pass pass = plain_pass(p);
     pass.weighted = known(p->weighted);
-    pass.overlap = true;
-    pass.second = known(p->second);
-    pass.kind = TAKE_WEIGHTED;
-    return sum_span_inline(pass, begin, end, lanes, overlapping_even(p->fetch), WINDOW, near_frame);
+    return sum_logits_beside(pass, p->second, TAKE_WEIGHTED, begin, end, lanes);
 }
 
 /* Whether a pass has other sums that come before its exponentials, a slice at a time. */

@@ -121,7 +121,7 @@ static bool has_nan(const double *lane)
     return nan;
 }
 
-/* In every case: a weight of 0 makes nothing of any logit. */
+/* add_weighted in every case: a weight of 0 makes nothing of any logit. */
 static NOINLINE void add_weighted_general(double *lane, const float *w, const float *x, size_t begin, size_t end)
 {
     for (size_t j = begin; j < end; j += XENT_LANES)
@@ -136,6 +136,7 @@ static ALWAYS_INLINE size_t whole_groups(size_t begin, size_t end)
     return begin + (end - begin) / XENT_LANES * XENT_LANES;
 }
 
+/* Adds w_j x_j for classes from begin (a multiple of 32) to end to their lanes. */
 static void add_weighted(double *lane, const float *w, const float *x, size_t begin, size_t end)
 {
     const size_t whole = whole_groups(begin, end);
@@ -160,7 +161,7 @@ static NOINLINE void weighted_sum_until(struct weighted_sum *s, const float *x, 
 }
 
 /* Q and P in every case: with class weights, or far from 0, and where a probability of 0 makes nothing of any logit. */
-static NOINLINE void dot_shares_general(struct dot *dot, const float *x, size_t begin, size_t end)
+static NOINLINE void dot_span_general(struct dot *dot, const float *x, size_t begin, size_t end)
 {
     double Q[XENT_LANES], P[XENT_LANES];
     memcpy(Q, dot->Q.lane, sizeof Q);
@@ -224,11 +225,12 @@ static ALWAYS_INLINE void dot_padded(struct dot *dot, const float *x, size_t beg
     sum_shares(dot->P.lane, dot->Q.lane, logits, q, 0, XENT_LANES);
 }
 
-static void dot_shares(struct dot *dot, const float *x, size_t begin, size_t end)
+/* Adds classes from begin (a multiple of 32) to end of one chunk to their lanes. */
+static void dot_span(struct dot *dot, const float *x, size_t begin, size_t end)
 {
     dot_find(dot, x, begin, end);
     if (dot->w || dot->pivot != 0) {
-        dot_shares_general(dot, x, begin, end);
+        dot_span_general(dot, x, begin, end);
         return;
     }
     const struct lanes Q = dot->Q, P = dot->P;
@@ -244,14 +246,8 @@ static void dot_shares(struct dot *dot, const float *x, size_t begin, size_t end
     if (has_nan(dot->P.lane)) {
         dot->Q = Q;
         dot->P = P;
-        dot_shares_general(dot, x, begin, end);
+        dot_span_general(dot, x, begin, end);
     }
-}
-
-/* Adds classes from begin (a multiple of 32) to end of one chunk to their lanes. */
-static void dot_span(struct dot *dot, const float *x, size_t begin, size_t end)
-{
-    dot_shares(dot, x, begin, end);
 }
 
 static void dot_fold(struct dot *dot)
