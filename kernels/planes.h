@@ -399,7 +399,7 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     }
     if (!job->out)
         return true;
-    const bool streamed = s.p[0].is_streamed;
+    const bool streamed = planes_are_streamed(job);
     for (size_t i = 0; i < batches; ++i)
         for (int k = 0; k < BLOCKS; ++k)
             full = full && s.plain[i][k];
