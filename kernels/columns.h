@@ -334,21 +334,19 @@ static ALWAYS_INLINE void columns_scale_some(const struct columns *c, size_t j, 
     store_columns(at, j, count, g);
 }
 
-/* For classes from begin (a multiple of 4) to end: g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi
-   and lo have the power of two in them. */
-static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t begin, size_t end, const int32_t *y,
-                                        const float *hi, const float *lo, struct column_taking take,
-                                        struct column_place at)
+/* g = e (hi + lo) 2^exponent, for is_plain(exponent) in every lane; hi and lo have the power of two in them. */
+static ALWAYS_INLINE void columns_scale(const struct columns *c, size_t classes, const int32_t *y, const float *hi,
+                                        const float *lo, struct column_taking take, struct column_place at)
 {
     const vf vhi = vload(hi), vlo = vload(lo);
-    size_t j = begin;
-    for (; j + 4 <= end; j += 4)
+    size_t j = 0;
+    for (; j + 4 <= classes; j += 4)
         columns_scale_some(c, j, 4, y, vhi, vlo, take, at);
-    if (end - j == 3)
+    if (classes - j == 3)
         columns_scale_some(c, j, 3, y, vhi, vlo, take, at);
-    else if (end - j == 2)
+    else if (classes - j == 2)
         columns_scale_some(c, j, 2, y, vhi, vlo, take, at);
-    else if (end - j == 1)
+    else if (classes - j == 1)
         columns_scale_some(c, j, 1, y, vhi, vlo, take, at);
 }
 

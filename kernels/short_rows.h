@@ -69,7 +69,7 @@ static ALWAYS_INLINE void scale_block(const struct batch *b, int at, struct colu
                                       bool plain, struct column_taking take, const struct columns *c)
 {
     if (plain)
-        columns_scale(c, 0, b->classes, y + at, b->hi + at, b->lo + at, take, place);
+        columns_scale(c, b->classes, y + at, b->hi + at, b->lo + at, take, place);
     else
         columns_scale_wide(c, b->classes, y + at, b->exponent + at, b->hi + at, b->lo + at, take, place);
 }
