@@ -10,7 +10,8 @@
 #include <stdbool.h>
 
 enum {
-    GROUPS = 256,         /* at most so many sums of losses */
+    GROUPS_SHIFT = 8,
+    GROUPS = 1 << GROUPS_SHIFT, /* at most so many sums of losses */
     BATCH = 32,           /* kernels take short rows by so many at once, or half as many */
     TASKS_PER_THREAD = 4, /* so that a slow thread does not leave the others waiting */
     MOST_TASKS = 1 << 16,
@@ -76,6 +77,16 @@ static void run(const struct xent_kernel *kernel, const struct xent_job *job, si
         tasks.compute(job, 0, rows);
 }
 
+/* The least power of two of rows with which there are at most GROUPS groups. Groups of one row are added in order like
+   the rows of one group, which is faster where no tasks share them. */
+static unsigned rows_per_group_shift(size_t rows, const xent_executor *executor)
+{
+    unsigned shift = 0;
+    while ((rows - 1) >> shift >= GROUPS)
+        ++shift;
+    return shift == 0 && !executor ? GROUPS_SHIFT : shift;
+}
+
 double xent_run_cross_entropy(const struct xent_kernel *kernel, struct xent_job *job, size_t rows,
                               const xent_executor *executor)
 {
@@ -84,9 +95,7 @@ double xent_run_cross_entropy(const struct xent_kernel *kernel, struct xent_job 
     double sums[GROUPS], rests[GROUPS];
     job->sums = sums;
     job->sums_rest = rests;
-    job->sums_shift = 0;
-    while ((rows - 1) >> job->sums_shift >= GROUPS)
-        ++job->sums_shift;
+    job->sums_shift = rows_per_group_shift(rows, executor);
     const size_t groups = ((rows - 1) >> job->sums_shift) + 1;
     for (size_t group = 0; group < groups; ++group)
         sums[group] = rests[group] = 0;

@@ -234,14 +234,14 @@ static ALWAYS_INLINE void add_losses(const struct batch *b, const struct xent_jo
             finite[i] = b->finite[i] ? b->loss[i] : (double)NAN;
         loss = finite;
     }
-    for (size_t i = 0, end; i < count; i = end) {
-        /* Mostly one group: an addition need not wait for the last one's store. */
+    for (size_t i = 0; i < count;) {
+        /* A batch is mostly of one group: an addition need not wait for the last one's store. */
         const size_t group = b->row[i] >> job->sums_shift;
+        const bool is_last = b->row[count - 1] >> job->sums_shift == group;
         double sum = job->sums[group];
-        for (end = count; b->row[end - 1] >> job->sums_shift != group; --end) {
-        }
-        for (; i < end; ++i)
-            sum += loss[i];
+        do
+            sum += loss[i++];
+        while (i < count && (is_last || b->row[i] >> job->sums_shift == group));
         job->sums[group] = sum;
     }
 }
