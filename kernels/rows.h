@@ -10,7 +10,10 @@ enum {
     COLUMNS_IN_PLACE = 127,
     COLUMNS_APART = VW == 8 ? 127 : 63,
     COLUMNS_APART_SMOOTHED = VW == 8 ? COLUMNS_MAX : 100,
-    COLUMNS_ROWS = 3, /* fewer short rows than this are faster one by one */
+    /* Fewer short rows than so many, and one more for as many classes, are faster one by one, as measured on Emerald
+       Rapids: columns take as long for a row as for as many as a vector has lanes. */
+    COLUMNS_ROWS = 3,
+    COLUMNS_CLASSES_A_ROW = VW == 16 ? 12 : 20,
     STAGED_LEAST = VW == 8 ? 80 : 40,
     /* As measured on Ice Lake: classes of a row whose second pass is left for later, and where its output is elsewhere
        and in no cache; and for which exponentials are formed a second time, to go past the caches. */
@@ -42,6 +45,11 @@ static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
     if (job->memory.cached)
         return columns_in_place(job);
     return job->memory.stream ? COLUMNS_IN_PLACE : COLUMNS_APART;
+}
+
+static ALWAYS_INLINE bool has_columns(const struct batch *b)
+{
+    return b->count >= COLUMNS_ROWS + b->classes / COLUMNS_CLASSES_A_ROW;
 }
 
 /* Whether gradients that may go past the caches do. With AVX2 those of rows do not where kernels overlap: on Ice Lake
@@ -314,7 +322,7 @@ static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *
     const bool probabilities = target == DISTRIBUTION && !xent_job_has_labels(job);
     const size_t most = probabilities && COLUMNS_PROBABILITIES < most_columns ? COLUMNS_PROBABILITIES : most_columns;
     const bool usual = target != DISTRIBUTION || find_distributions(b, job);
-    const bool short_rows = b->count >= COLUMNS_ROWS && b->classes <= most;
+    const bool short_rows = has_columns(b) && b->classes <= most;
     if (short_rows && usual)
         run_columns(b, job, target, grad_scale, framed);
     else if (target == PLAIN_TARGET)
@@ -369,7 +377,7 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
     for (int turn = 0; batches[turn].count > 0; turn = 1 - turn) {
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, target);
-        if (staged && b->count >= COLUMNS_ROWS && leaves_none_out(b))
+        if (staged && has_columns(b) && leaves_none_out(b))
             run_staged(b, job, target, grad_scale, &framed);
         else
             run_filled(b, job, columns_limit(job), target, grad_scale, &framed, &behind);
