@@ -46,8 +46,10 @@ struct batch {
     int64_t y[BATCH];  /* the class that the loss is measured from; -1: none */
     float x_y[BATCH];  /* its logit */
 
-    /* Of an only label, with the names of struct distribution, which has them for all others. */
+    /* Their distributions, with the names of struct distribution: what is nowhere 0, and what only DISTRIBUTION has. */
     double own[BATCH], scale[BATCH], even[BATCH], w_y[BATCH], D[BATCH];
+    double pivot[BATCH], rest[BATCH], moved[BATCH];
+    double W;
     const float *q[BATCH]; /* probabilities of all classes, or NULL */
 
     /* struct summed */
@@ -60,10 +62,8 @@ struct batch {
     float hi[BATCH], lo[BATCH];
     float target_gradient[BATCH];
 
-    struct distribution t[BATCH];
     bool bounded[BATCH];                  /* multiplier_is_bounded */
     bool finite[BATCH], in_window[BATCH]; /* struct summed */
-    double W;
     size_t count, classes;
 } __attribute__((aligned(64)));
 
@@ -79,11 +79,35 @@ struct behind {
     struct second second[BATCH];
 };
 
-/* The distribution of row i, whose target is SMOOTHED_TARGET. */
-static ALWAYS_INLINE struct distribution smoothed(const struct batch *b, size_t i)
+/* The distribution of row i, of SMOOTHED_TARGET or DISTRIBUTION. */
+static ALWAYS_INLINE struct distribution distribution_at(const struct batch *b, size_t i, enum target target)
 {
-    return (struct distribution){
+    struct distribution t = {
         .own = b->own[i], .even = b->even[i], .w_y = b->w_y[i], .W = b->W, .D = b->D[i], .scale = b->scale[i]};
+    if (target == DISTRIBUTION) {
+        t.y = (size_t)b->y[i];
+        t.x_y = (double)b->x_y[i];
+        t.pivot = b->pivot[i];
+        t.rest = b->rest[i];
+        t.moved = b->moved[i];
+    }
+    return t;
+}
+
+/* The same the other way round; W is the same for all. */
+static ALWAYS_INLINE void put_distribution(struct batch *b, size_t i, const struct distribution *t)
+{
+    b->y[i] = (int64_t)t->y;
+    b->x_y[i] = (float)t->x_y;
+    b->own[i] = t->own;
+    b->scale[i] = t->scale;
+    b->even[i] = t->even;
+    b->w_y[i] = t->w_y;
+    b->D[i] = t->D;
+    b->pivot[i] = t->pivot;
+    b->rest[i] = t->rest;
+    b->moved[i] = t->moved;
+    b->bounded[i] = multiplier_is_bounded(distribution_multiplier(t));
 }
 
 /* From sums to results, for so many rows. */
@@ -104,32 +128,28 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
         const double loss = b->own[i] * b->loss[i];
         b->loss[i] = b->own[i] == 0 ? 0 : loss;
     }
-    for (int i = 0; target == SMOOTHED_TARGET && i < count; ++i) {
-        const struct distribution t = smoothed(b, (size_t)i);
+    const bool distributed = target == SMOOTHED_TARGET || target == DISTRIBUTION;
+    for (int i = 0; distributed && i < count; ++i) {
+        const struct distribution t = distribution_at(b, (size_t)i, target);
         b->loss[i] = distribution_loss(&t, b->loss[i], (double)b->ref[i], b->log_sum[i]);
     }
-    for (int i = 0; target == DISTRIBUTION && i < count; ++i)
-        b->loss[i] = distribution_loss(&b->t[i], b->loss[i], (double)b->ref[i], b->log_sum[i]);
     if (!b->out[0])
         return;
     for (int i = 0; i < count; ++i) {
-        const struct distribution t = smoothed(b, (size_t)i);
-        const double multiplier = target == DISTRIBUTION      ? distribution_multiplier(&b->t[i])
-                                  : target == SMOOTHED_TARGET ? distribution_multiplier(&t)
-                                  : target == SINGLE_TARGET   ? b->scale[i] * b->own[i]
-                                                              : grad_scale;
+        const struct distribution t = distribution_at(b, (size_t)i, target);
+        const double multiplier = distributed               ? distribution_multiplier(&t)
+                                  : target == SINGLE_TARGET ? b->scale[i] * b->own[i]
+                                                            : grad_scale;
         v[i] = multiplier * inverse[i];
     }
     for (int i = 0; target == PLAIN_TARGET && i < count; ++i)
         b->target_gradient[i] = row_target_gradient(grad_scale * (b->others[i] * inverse[i]));
     for (int i = 0; target == SINGLE_TARGET && i < count; ++i)
         b->target_gradient[i] = row_target_gradient(b->scale[i] * (b->own[i] * (b->others[i] * inverse[i])));
-    for (int i = 0; target == SMOOTHED_TARGET && i < count; ++i) {
-        const struct distribution t = smoothed(b, (size_t)i);
+    for (int i = 0; distributed && i < count; ++i) {
+        const struct distribution t = distribution_at(b, (size_t)i, target);
         b->target_gradient[i] = distribution_target_gradient(&t, b->others[i], e[i], inverse[i]);
     }
-    for (int i = 0; target == DISTRIBUTION && i < count; ++i)
-        b->target_gradient[i] = distribution_target_gradient(&b->t[i], b->others[i], e[i], inverse[i]);
     for (int i = 0; target == DISTRIBUTION && i < count; ++i) {
         b->v[i] = v[i];
         v[i] = f64_abs(v[i]);
@@ -157,8 +177,8 @@ static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, d
         b->cut[i] = near_frame.cut;
         b->own[i] = b->scale[i] = 1;
         b->even[i] = b->w_y[i] = b->D[i] = 0;
-        if (target == DISTRIBUTION)
-            b->t[i] = b->t[0];
+        b->pivot[i] = b->rest[i] = b->moved[i] = 0;
+        b->y[i] = 0;
     }
     if (count == 1)
         finish_rows(b, 1, target, grad_scale);
@@ -316,45 +336,62 @@ static void subtract_labels(const struct batch *b, const struct xent_job *job)
         for (size_t k = 0; k < job->labels; ++k) {
             const int64_t label = xent_job_label(job, b->row[i], k);
             if (label != job->ignore_index)
-                b->out[i][label] -= f64_to_f32(b->t[i].scale * distribution_label_share(job, b->row[i], k));
+                b->out[i][label] -= f64_to_f32(b->scale[i] * distribution_label_share(job, b->row[i], k));
         }
 }
 
 /* Whether the distribution of row i, known but for D, can be taken by columns. */
 static bool is_usual(const struct batch *b, size_t i, const struct xent_job *job)
 {
-    const double B = b->t[i].scale * b->t[i].even;
-    return b->bounded[i] && distribution_multiplier(&b->t[i]) >= 0 && (job->smoothing == 0 || B >= EVEN_USUAL);
+    const struct distribution t = distribution_at(b, i, DISTRIBUTION);
+    return b->bounded[i] && distribution_multiplier(&t) >= 0 && (job->smoothing == 0 || t.scale * t.even >= EVEN_USUAL);
 }
 
-/* The distributions of a batch's rows, as far as they are known before their logits are read. Whether rows like these
-   can be taken by columns. */
-static bool find_distributions(struct batch *b, const struct xent_job *job)
+/* The distributions of a batch's rows, whose targets are labels. Whether rows like these can be taken by columns. */
+static bool find_labels(struct batch *b, const struct xent_job *job)
 {
-    const bool labels = xent_job_has_labels(job);
-    bool usual = labels;
+    bool usual = true;
+    b->W = job->weights_sum;
     for (size_t i = 0; i < b->count; ++i) {
-        const size_t row = b->row[i];
-        if (labels)
-            distribution_of_labels(&b->t[i], job, row);
-        else
-            distribution_of_probabilities(&b->t[i], job, row);
-        b->y[i] = (int64_t)b->t[i].y;
+        struct distribution t;
+        distribution_of_labels(&t, job, b->row[i]);
+        put_distribution(b, i, &t);
         b->x_y[i] = -INFINITY; /* or what is read with the row */
-        b->bounded[i] = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
         usual = usual && is_usual(b, i, job);
     }
     return usual;
+}
+
+/* The same for probabilities, but for what needs these themselves. */
+static void find_pivots(struct batch *b, const struct xent_job *job)
+{
+    const struct xent_job known = *job; /* so that the loops need not read it again after each store */
+    b->W = known.weights_sum;
+    for (size_t i = 0; i < b->count; ++i)
+        b->y[i] = -1;
+    for (size_t i = 0; i < b->count; ++i)
+        b->x_y[i] = -INFINITY;
+    for (size_t i = 0; i < b->count; ++i)
+        b->scale[i] = xent_job_scale(&known, b->row[i]);
+    for (size_t i = 0; i < b->count; ++i)
+        b->even[i] = distribution_even(&known, b->row[i]);
+    double x_0[BATCH]; /* first, as what follows becomes vector code */
+    for (size_t i = 0; i < b->count; ++i)
+        x_0[i] = (double)b->x[i][0];
+    for (size_t i = 0; i < b->count; ++i)
+        b->pivot[i] = distribution_pivot(x_0[i]);
+    for (size_t i = 0; i < b->count; ++i)
+        b->own[i] = b->w_y[i] = b->rest[i] = b->moved[i] = 0;
 }
 
 /* What the probabilities of row i come to, see distribution_add_probabilities. */
 static void add_probabilities(struct batch *b, size_t i, const struct xent_job *job, size_t y, double x_y, double Q,
                               double P)
 {
-    distribution_add_probabilities(&b->t[i], job, b->row[i], y, x_y, Q, P);
-    b->y[i] = (int64_t)b->t[i].y;
-    b->x_y[i] = (float)b->t[i].x_y;
-    b->bounded[i] = multiplier_is_bounded(distribution_multiplier(&b->t[i]));
+    struct distribution t = distribution_at(b, i, DISTRIBUTION);
+    const size_t row = b->row[i];
+    distribution_add_probabilities(&t, distribution_named(job, row), distribution_dominant(job, row, y, x_y), Q, P);
+    put_distribution(b, i, &t);
 }
 
 /* Finds the shares that rows have of their only labels, and the even ones, if there are any; but for dropped rows

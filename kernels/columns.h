@@ -11,7 +11,7 @@
 
 enum {
     COLUMNS_MAX = 128,
-    COLUMNS_PROBABILITIES = VW == 8 ? 95 : 63, /* more classes with a probability each are faster by rows, on Zen 4 */
+    COLUMNS_PROBABILITIES = 127, /* more classes with a probability each are faster by rows (AVX-512) */
     /* Numbers of all blocks of a batch together, of which more than 16 rows have up to 32 classes. */
     COLUMNS_ROOM = 16 * COLUMNS_MAX,
     PROBABILITIES_ROOM = 16 * (COLUMNS_PROBABILITIES + 1)

@@ -38,14 +38,16 @@ static NOINLINE bool fill_known(struct batch *b, const struct xent_job *job, siz
     const int32_t *targets32 = job->targets32;
     const int64_t *targets64 = job->targets64, ignore_index = job->ignore_index;
     int64_t ignored = 0;
-    for (size_t i = 0; target == NO_TARGET && i < rows; ++i)
+    const float *q = target == NO_TARGET || xent_job_has_labels(job) ? NULL : job->targets;
+    const bool labels = target != NO_TARGET && !q;
+    for (size_t i = 0; !labels && i < rows; ++i)
         b->y[i] = -1;
-    for (size_t i = 0; target != NO_TARGET && targets32 && i < rows; ++i) {
+    for (size_t i = 0; labels && targets32 && i < rows; ++i) {
         const int64_t y = targets32[first + i];
         b->y[i] = y;
         ignored |= y == ignore_index;
     }
-    for (size_t i = 0; target != NO_TARGET && !targets32 && i < rows; ++i) {
+    for (size_t i = 0; labels && !targets32 && i < rows; ++i) {
         const int64_t y = targets64[first + i];
         b->y[i] = y;
         ignored |= y == ignore_index;
@@ -65,8 +67,10 @@ static NOINLINE bool fill_known(struct batch *b, const struct xent_job *job, siz
     at = first * out_stride;
     for (size_t i = 0; i < rows; ++i, at += out_stride)
         b->out[i] = out ? out + at : NULL;
-    for (size_t i = 0; target == DISTRIBUTION && i < rows; ++i)
-        b->q[i] = NULL;
+    const size_t q_stride = job->targets_strides.outer;
+    at = first * q_stride;
+    for (size_t i = 0; target == DISTRIBUTION && i < rows; ++i, at += q_stride)
+        b->q[i] = q ? q + at : NULL;
     b->count = rows;
     b->classes = job->classes;
     return true;
@@ -77,8 +81,9 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
                                        size_t limit, enum target target)
 {
     const size_t most = last - first < limit ? last - first : limit;
-    const bool labels = target == PLAIN_TARGET || (xent_job_has_plain_labels(job) && !job->row_weights);
-    const bool described = target == NO_TARGET || (labels && (job->targets32 || job->targets64));
+    const bool labels = target == PLAIN_TARGET || xent_job_has_plain_labels(job);
+    const bool targets = labels ? job->targets32 || job->targets64 : !xent_job_has_labels(job);
+    const bool described = target == NO_TARGET || (targets && !(target == DISTRIBUTION && job->row_weights));
     const size_t known = most >= BATCH ? BATCH : most >= BATCH / 2 ? BATCH / 2 : 0;
     if (known > 0 && job->inner == 1 && described && fill_known(b, job, first, known, target))
         return first + known;

@@ -117,7 +117,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
     const size_t y = (size_t)b->y[i];
     const bool known = has_one_label(target) || (target == DISTRIBUTION && y != NO_CLASS);
     const float *w = job->class_weights, *q = target == DISTRIBUTION ? b->q[i] : NULL;
-    const bool even = target == SMOOTHED_TARGET || (target == DISTRIBUTION && b->t[i].even != 0);
+    const bool even = target == SMOOTHED_TARGET || (target == DISTRIBUTION && b->even[i] != 0);
     float unwanted;
     struct pass pass = {.x = b->x[i],
                         .keep = is_streamed(job, target) ? NULL : b->out[i],
@@ -139,7 +139,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
         pass.beside = WEIGHTED_ALONG ? NULL : w;
     }
     if (q) {
-        dot_start(&dot, w, q, y, target == DISTRIBUTION ? b->t[i].pivot : 0);
+        dot_start(&dot, w, q, y, target == DISTRIBUTION ? b->pivot[i] : 0);
         pass.dot = &dot;
         pass.beside = q;
     }
@@ -159,8 +159,6 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
         b->x_y[i] = b->x[i][y];
     if (target == SMOOTHED_TARGET || target == DISTRIBUTION)
         b->D[i] = !even ? 0 : w ? weighted_sum_end(&weighted) : logit_sum_end(&logits);
-    if (target == DISTRIBUTION)
-        b->t[i].D = b->D[i];
     if (q)
         add_probabilities(b, i, job, dot.y, (double)dot.x_y, dot.Q.sum, dot.P.sum);
 }
@@ -185,10 +183,9 @@ static NOINLINE void scale_smoothed(const struct batch *b, size_t i, const struc
 
 static NOINLINE void scale_distribution(const struct batch *b, size_t i, const struct xent_job *job)
 {
-    const struct distribution *t = &b->t[i];
     struct taking take = {.w = job->class_weights, .q = b->q[i]};
-    if (t->even != 0) /* or the scale may be infinite */
-        take.B = t->scale * t->even;
+    if (b->even[i] != 0) /* or the scale may be infinite */
+        take.B = b->scale[i] * b->even[i];
     if (take.q)
         take.shares = distribution_taken(job, b->row[i]);
     scale_and_take(b->x[i], b->out[i], b->classes, b->zeros[i], b->kept[i], (struct frame){b->ref[i], b->cut[i]},
@@ -227,7 +224,7 @@ static ALWAYS_INLINE bool find_second(struct second *second, const struct batch 
     if (target == DISTRIBUTION) {
         second->kind = TAKE_SHARES;
         second->along = b->q[i];
-        if (!b->q[i] || b->t[i].even != 0 || !b->bounded[i] || !(b->v[i] >= 0))
+        if (!b->q[i] || b->even[i] != 0 || !b->bounded[i] || !(b->v[i] >= 0))
             return false;
         second->shares = distribution_taken(job, b->row[i]);
         if (!second->shares.usual)
@@ -321,13 +318,17 @@ static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *
 {
     const bool probabilities = target == DISTRIBUTION && !xent_job_has_labels(job);
     const size_t most = probabilities && COLUMNS_PROBABILITIES < most_columns ? COLUMNS_PROBABILITIES : most_columns;
-    const bool usual = target != DISTRIBUTION || find_distributions(b, job);
-    const bool short_rows = has_columns(b) && b->classes <= most;
-    if (short_rows && usual)
+    const bool usual = target != DISTRIBUTION || probabilities || find_labels(b, job);
+    const bool short_rows = usual && has_columns(b) && b->classes <= most;
+    if (probabilities)
+        find_pivots(b, job);
+    if (short_rows && probabilities && run_columns_probabilities(b, job, framed))
+        return;
+    if (short_rows && !probabilities)
         run_columns(b, job, target, grad_scale, framed);
     else if (target == PLAIN_TARGET)
         run_batch_plain(b, job, grad_scale, behind);
-    else if (!short_rows || !probabilities || !run_columns_probabilities(b, job, framed))
+    else
         run_batch(b, job, target, grad_scale, behind);
 }
 

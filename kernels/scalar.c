@@ -172,7 +172,8 @@ static void add_shares(struct distribution *t, const struct xent_job *job, size_
         Q += fold(q_lane, XENT_LANES);
         P += fold(p_lane, XENT_LANES);
     }
-    distribution_add_probabilities(t, job, i, y, y == NO_CLASS ? 0 : f64_from_f32(row_at(x, y)), Q, P);
+    const double x_y = y == NO_CLASS ? 0 : f64_from_f32(row_at(x, y));
+    distribution_add_probabilities(t, distribution_named(job, i), distribution_dominant(job, i, y, x_y), Q, P);
 }
 
 /* The sum of x_j: without class weights, of n_j ln(2)/16 + r_j for logits in the window. */

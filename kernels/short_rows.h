@@ -141,9 +141,11 @@ static ALWAYS_INLINE void fill_up(struct batch *b, enum target target)
         b->even[i] = b->even[0];
         b->w_y[i] = b->w_y[0];
         if (target == DISTRIBUTION) {
-            b->t[i] = b->t[0];
             b->x_y[i] = b->x_y[0];
             b->q[i] = b->q[0];
+            b->pivot[i] = b->pivot[0];
+            b->rest[i] = b->rest[0];
+            b->moved[i] = b->moved[0];
         }
     }
 }
@@ -194,8 +196,6 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     }
     for (int k = 0; smooth && job->class_weights && k < blocks; ++k)
         columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, b->D + k * VW);
-    for (int i = 0; smooth && target == DISTRIBUTION && i < rows; ++i)
-        b->t[i].D = b->D[i];
     finish_rows(b, rows, target, grad_scale);
     store_losses(b, job);
     if (!b->out[0])
@@ -204,7 +204,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         plain[k] = prepare_scale(b, k * VW, columns_of_rows(b->x + k * VW, b->out + k * VW), y, plain[k], &columns[k]);
     float B[BATCH];
     for (int i = 0; smooth && i < rows; ++i)
-        B[i] = f64_to_f32(target == DISTRIBUTION ? b->t[i].scale * b->t[i].even : b->scale[i] * b->even[i]);
+        B[i] = f64_to_f32(b->scale[i] * b->even[i]);
     for (int k = 0; k < blocks; ++k) {
         if (packed[k] && plain[k]) {
             scale_packed(b, k * VW, is_early(job), packed_of_block(room, b->classes, (size_t)k));
@@ -271,6 +271,62 @@ static NOINLINE void run_columns_distribution(struct batch *b, const struct xent
     run_some_columns(b, job, DISTRIBUTION, grad_scale, NULL, framed);
 }
 
+/* What probabilities take off a block of rows from at on. Returns whether it is of a usual kind. */
+static ALWAYS_INLINE bool find_taken(const struct batch *b, int at, const struct xent_job *job, struct column_shares *s)
+{
+    const struct taken alike = distribution_taken(job, b->row[at]);
+    bool usual = alike.usual || job->class_weights;
+    for (int i = 0; i < VW; ++i)
+        s->N[i] = alike.N;
+    vstore(s->N_hi, vset(alike.hi));
+    vstore(s->N_lo, vset(alike.lo));
+    for (int i = 0; (job->dloss || job->row_weights) && i < VW; ++i) {
+        const struct taken taken = distribution_taken(job, b->row[at + i]);
+        s->N[i] = taken.N;
+        s->N_hi[i] = taken.hi;
+        s->N_lo[i] = taken.lo;
+        usual = usual && (taken.usual || job->class_weights);
+    }
+    return usual;
+}
+
+/* Adds probabilities to the distributions of a block of rows from at on, as add_probabilities does to one. Returns
+   whether columns can take them. */
+static ALWAYS_INLINE bool add_block_probabilities(struct batch *b, int at, const struct xent_job *job,
+                                                  const struct column_shares *s)
+{
+    const struct xent_job known = *job; /* so that the loops need not read it again after each store */
+    double named[VW], x[VW], w[VW], a[VW];
+    for (int i = 0; i < VW; ++i)
+        named[i] = distribution_named(&known, b->row[at + i]);
+    for (int i = 0; i < VW; ++i) {
+        const int32_t y = s->y[i];
+        x[i] = y < 0 ? 0 : (double)b->x[at + i][y];
+        w[i] = y < 0 ? 0 : xent_job_class_weight(&known, (size_t)y);
+        a[i] = y < 0 ? 0 : (double)b->q[at + i][y] * w[i];
+    }
+    /* Without branches, so that it becomes vector code. */
+    int64_t unusual = 0;
+    for (int i = 0; i < VW; ++i) {
+        const size_t row = (size_t)(at + i);
+        struct distribution t = distribution_at(b, row, DISTRIBUTION);
+        const struct dominant d = {(size_t)(int64_t)s->y[i], x[i], w[i], a[i]};
+        distribution_add_probabilities(&t, named[i], d, s->Q[i], s->P[i]);
+        const double multiplier = distribution_multiplier(&t);
+        b->y[row] = (int64_t)t.y;
+        b->x_y[row] = (float)t.x_y;
+        b->w_y[row] = t.w_y;
+        b->own[row] = t.own;
+        b->rest[row] = t.rest;
+        b->moved[row] = t.moved;
+        unusual |= !(multiplier >= 0) | !multiplier_is_bounded(multiplier);
+    }
+    const bool smooth = known.smoothing != 0;
+    for (int i = 0; smooth && i < VW; ++i)
+        unusual |= !(b->scale[at + i] * b->even[at + i] >= EVEN_USUAL);
+    return unusual == 0;
+}
+
 /* Rows of probabilities, whose distributions are known only now. Returns whether they can be taken by columns;
    otherwise nothing has happened. */
 static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xent_job *job, int *framed)
@@ -278,32 +334,23 @@ static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xen
     const int rows = columns_rows(b), blocks = rows / VW;
     float q[PROBABILITIES_ROOM] __attribute__((aligned(64)));
     struct column_shares shares[BATCH / VW];
-    double pivot[BATCH];
-    bool usual = true;
     fill_up(b, DISTRIBUTION);
-    for (int i = 0; i < rows; ++i)
-        pivot[i] = b->t[i].pivot;
     for (int k = 0; k < blocks; ++k)
         shares[k].q = (float(*)[VW])q + columns_at(b->classes, (size_t)k);
-    for (int k = 0; k < blocks; ++k)
-        columns_shares(b->x + k * VW, b->q + k * VW, b->classes, job->class_weights, pivot + k * VW, &shares[k]);
-    for (int i = 0; i < rows; ++i) {
-        struct column_shares *s = &shares[i / VW];
-        const int k = i % VW;
-        add_probabilities(b, (size_t)i, job, s->y[k] < 0 ? NO_CLASS : (size_t)s->y[k], s->x_y[k], s->Q[k], s->P[k]);
-        const struct taken taken = distribution_taken(job, b->row[i]);
-        s->N[k] = taken.N;
-        s->N_hi[k] = taken.hi;
-        s->N_lo[k] = taken.lo;
-        usual = usual && is_usual(b, (size_t)i, job) && (taken.usual || job->class_weights);
+    bool usual = true;
+    for (int k = 0; k < blocks; ++k) {
+        const int at = k * VW;
+        columns_shares(b->x + at, b->q + at, b->classes, job->class_weights, b->pivot + at, &shares[k]);
+        usual = find_taken(b, at, job, &shares[k]) && add_block_probabilities(b, at, job, &shares[k]) && usual;
     }
-    for (int k = 0; usual && job->class_weights && k < blocks; ++k)
+    if (!usual) {
+        find_pivots(b, job);
+        return false;
+    }
+    for (int k = 0; job->class_weights && k < blocks; ++k)
         columns_take_general(&shares[k], b->classes, job->class_weights);
-    if (usual)
-        run_some_columns(b, job, DISTRIBUTION, 0, shares, framed);
-    else
-        find_distributions(b, job);
-    return usual;
+    run_some_columns(b, job, DISTRIBUTION, 0, shares, framed);
+    return true;
 }
 
 static ALWAYS_INLINE void run_columns(struct batch *b, const struct xent_job *job, enum target target,

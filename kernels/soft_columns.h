@@ -61,56 +61,127 @@ static NOINLINE void columns_logit_sum(struct column_place at, size_t classes, d
 /* The probabilities of a block of rows, what distribution_add_probabilities asks of each row, and struct taken. */
 struct column_shares {
     float (*q)[VW];
-    double y[VW], x_y[VW]; /* y -1: none */
+    int32_t y[VW]; /* -1: none */
     double Q[VW], P[VW];
     double N[VW];
     float N_hi[VW], N_lo[VW];
 };
 
-/* Adds class j to the sums of its lane, for logits x. */
-static ALWAYS_INLINE void add_shares(struct column_shares *s, size_t j, const float *x, double w, const double *pivot,
-                                     double *Q, double *P)
+/* Takes the probabilities of classes j to j + count - 1, for a constant count <= 4. first: how many classes are left
+   from the first dominant one on; 0 where there is none yet. (A NaN counts for one, but columns do not take its row.)
+ */
+static ALWAYS_INLINE void take_shares_some(const float *const *q, size_t classes, size_t j, size_t count,
+                                           struct column_shares *s, vf *first)
 {
-    for (int i = 0; i < VW; ++i) {
-        const double q = (double)s->q[j][i], x_j = (double)x[i];
-        const bool is_y = is_dominant(q) & (s->y[i] < 0);
-        const double a = is_y ? 0 : q * w;
-        s->y[i] = is_y ? (double)j : s->y[i];
-        s->x_y[i] = is_y ? x_j : s->x_y[i];
-        Q[i] = (j < XENT_LANES ? 0 : Q[i]) + a;
-        P[i] = (j < XENT_LANES ? 0 : P[i]) + (a != 0 ? a * (x_j - pivot[i]) : 0);
+    vf share[4];
+    vload_columns(q, j, count, share);
+    for (size_t i = 0; i < count; ++i) {
+        const vf left = vset((float)(classes - (j + i)));
+        vstore(s->q[j + i], share[i]);
+        *first = vmax(*first, vkeep_above(left, share[i], vset(DOMINANT)));
     }
+}
+
+static ALWAYS_INLINE void take_column_shares(const float *const *q, size_t classes, struct column_shares *s)
+{
+    vf first = vset(0.0f);
+    size_t j = 0;
+    for (; j + 4 <= classes; j += 4)
+        take_shares_some(q, classes, j, 4, s, &first);
+    if (classes - j == 3)
+        take_shares_some(q, classes, j, 3, s, &first);
+    else if (classes - j == 2)
+        take_shares_some(q, classes, j, 2, s, &first);
+    else if (classes - j == 1)
+        take_shares_some(q, classes, j, 1, s, &first);
+    float left[VW];
+    vstore(left, first);
+    for (int i = 0; i < VW; ++i)
+        s->y[i] = left[i] == 0 ? -1 : (int32_t)classes - (int32_t)left[i];
+}
+
+/* Adds classes j to j + count - 1, for a constant count <= 4, of rows without class weights and pivots. */
+static ALWAYS_INLINE void add_shares_some(const float *const *x, size_t j, size_t count, const struct column_shares *s,
+                                          double (*Q)[VW], double (*P)[VW])
+{
+    static const double zeros[VW];
+    const vi y = viload(s->y);
+    vf column[4];
+    vload_columns(x, j, count, column);
+    for (size_t i = 0; i < count; ++i) {
+        const size_t lane = (j + i) % XENT_LANES;
+        const bool begins = j < XENT_LANES;
+        float logits[VW], share[VW];
+        vstore(logits, column[i]);
+        vstore(share, vdrop_where(vload(s->q[j + i]), y, (int)(j + i)));
+        const vw q = vw_widen(share);
+        const vw q_sum = vw_plus(vw_load(begins ? zeros : Q[lane]), q);
+        const vw p_sum = vw_plus_exact(vw_load(begins ? zeros : P[lane]), q, vw_widen(logits));
+        vw_store(Q[lane], &q_sum);
+        vw_store(P[lane], &p_sum);
+    }
+}
+
+static ALWAYS_INLINE void add_column_shares(const float *const *x, size_t classes, const struct column_shares *s,
+                                            double (*Q)[VW], double (*P)[VW])
+{
+    size_t j = 0;
+    for (; j + 4 <= classes; j += 4)
+        add_shares_some(x, j, 4, s, Q, P);
+    if (classes - j == 3)
+        add_shares_some(x, j, 3, s, Q, P);
+    else if (classes - j == 2)
+        add_shares_some(x, j, 2, s, Q, P);
+    else if (classes - j == 1)
+        add_shares_some(x, j, 1, s, Q, P);
+}
+
+/* The same in every case: a probability of 0 makes nothing of any logit. */
+static NOINLINE void add_column_shares_general(const float *const *x, size_t classes, const float *w,
+                                               const double *pivot, const struct column_shares *s, double (*Q)[VW],
+                                               double (*P)[VW])
+{
+    for (size_t j = 0; j < classes; ++j) {
+        const size_t lane = j % XENT_LANES;
+        for (int i = 0; i < VW; ++i) {
+            const double a = s->y[i] == (int32_t)j ? 0 : (double)s->q[j][i] * (w ? (double)w[j] : 1);
+            Q[lane][i] = (j < XENT_LANES ? 0 : Q[lane][i]) + a;
+            P[lane][i] = (j < XENT_LANES ? 0 : P[lane][i]) + (a != 0 ? a * ((double)x[i][j] - pivot[i]) : 0);
+        }
+    }
+}
+
+static ALWAYS_INLINE void fold_column_lanes(double (*lane)[VW], size_t lanes, double *result)
+{
+    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half && l + half < lanes; ++l) {
+            const vw sum = vw_plus(vw_load(lane[l]), vw_load(lane[l + half]));
+            vw_store(lane[l], &sum);
+        }
+    memcpy(result, lane[0], sizeof lane[0]);
 }
 
 static NOINLINE void columns_shares(const float *const *x, const float *const *q, size_t classes, const float *w,
                                     const double *pivot, struct column_shares *s)
 {
     const size_t lanes = classes < XENT_LANES ? classes : XENT_LANES;
-    double Q[XENT_LANES][VW], P[XENT_LANES][VW];
-    for (int i = 0; i < VW; ++i) {
-        s->y[i] = -1;
-        s->x_y[i] = 0;
+    double Q[XENT_LANES][VW] __attribute__((aligned(64))), P[XENT_LANES][VW] __attribute__((aligned(64)));
+    take_column_shares(q, classes, s);
+    int general = w != NULL;
+    for (int i = 0; i < VW; ++i)
+        general |= pivot[i] != 0;
+    if (!general) {
+        add_column_shares(x, classes, s, Q, P);
+        fold_column_lanes(Q, lanes, s->Q);
+        fold_column_lanes(P, lanes, s->P);
+        for (int i = 0; i < VW; ++i)
+            general |= s->P[i] != s->P[i]; /* a factor of 0 has made a NaN of a logit of -inf */
     }
-    for (size_t j = 0; j < classes; j += 4) {
-        vf column[4], share[4];
-        vload_columns(x, j, columns_left(classes, j), column);
-        vload_columns(q, j, columns_left(classes, j), share);
-        for (size_t i = 0; i < columns_left(classes, j); ++i) {
-            float logits[VW];
-            vstore(logits, column[i]);
-            vstore(s->q[j + i], share[i]);
-            add_shares(s, j + i, logits, w ? (double)w[j + i] : 1, pivot, Q[(j + i) % XENT_LANES],
-                       P[(j + i) % XENT_LANES]);
-        }
+    if (general) {
+        add_column_shares_general(x, classes, w, pivot, s, Q, P);
+        fold_column_lanes(Q, lanes, s->Q);
+        fold_column_lanes(P, lanes, s->P);
     }
-    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half && l + half < lanes; ++l)
-            for (int i = 0; i < VW; ++i) {
-                Q[l][i] += Q[l + half][i];
-                P[l][i] += P[l + half][i];
-            }
-    memcpy(s->Q, Q[0], sizeof s->Q);
-    memcpy(s->P, P[0], sizeof s->P);
 }
 
 /* Turns probabilities into what they take off, N q_j w_j, where struct taken has no other way. */

@@ -88,20 +88,34 @@ static inline void distribution_find(struct distribution *t, const struct xent_j
         t->y = NO_CLASS;
 }
 
+/* What the named shares of row i are multiples of: r (1 - label_smoothing). */
+static inline double distribution_named(const struct xent_job *job, size_t i)
+{
+    return xent_job_row_weight(job, i) * job->target_weight;
+}
+
+/* The even share of row i, but for class weights: r (label_smoothing / classes). */
+static inline double distribution_even(const struct xent_job *job, size_t i)
+{
+    return xent_job_row_weight(job, i) * job->smoothing;
+}
+
 /* The share that label number k of row i has of its class. */
 static inline double distribution_label_share(const struct xent_job *job, size_t i, size_t k)
 {
     const double w = xent_job_class_weight(job, (size_t)xent_job_label(job, i, k));
-    return xent_job_row_weight(job, i) * job->target_weight * (xent_job_label_probability(job, i, k) * w);
+    return distribution_named(job, i) * (xent_job_label_probability(job, i, k) * w);
 }
 
 /* The distribution of row i before anything of its targets and D is known. To where it belongs: numbers that are stored
    one by one and copied as vectors are costly while the stores are on their way. */
 static inline void distribution_start(struct distribution *t, const struct xent_job *job, size_t i)
 {
-    const double even = xent_job_row_weight(job, i) * job->smoothing, scale = xent_job_scale(job, i);
-    *t = (struct distribution){
-        .y = NO_CLASS, .x_y = (double)-INFINITY, .even = even, .W = job->weights_sum, .scale = scale};
+    *t = (struct distribution){.y = NO_CLASS,
+                               .x_y = (double)-INFINITY,
+                               .even = distribution_even(job, i),
+                               .W = job->weights_sum,
+                               .scale = xent_job_scale(job, i)};
 }
 
 /* The same with its targets, which are labels. Reads their logits, unless they are plain ones. */
@@ -111,7 +125,7 @@ static inline void distribution_of_labels(struct distribution *t, const struct x
     if (xent_job_has_plain_labels(job)) {
         t->y = (size_t)xent_job_target(job, i);
         t->w_y = xent_job_class_weight(job, t->y);
-        t->own = xent_job_row_weight(job, i) * job->target_weight * t->w_y;
+        t->own = distribution_named(job, i) * t->w_y;
         return;
     }
     double largest = 0;
@@ -152,15 +166,19 @@ static inline double distribution_weighted(const struct xent_job *job, size_t i,
            xent_job_class_weight(job, j);
 }
 
-/* The distribution of row i, whose targets are probabilities, before these and D are known. In rows far from 0, where
-   products with logits would be large, differences from the first logit are summed; elsewhere the pivot is 0, so that a
-   product of two floats is exact. */
+/* Of a row whose first logit is x_0. In rows far from 0, where products with logits would be large, differences from
+   that are summed; elsewhere the pivot is 0, so that a product of two floats is exact. */
+static inline double distribution_pivot(double x_0)
+{
+    const double size = f64_abs(x_0);
+    return size > 1024 && size <= (double)FLT_MAX ? x_0 : 0;
+}
+
+/* The distribution of row i, whose targets are probabilities, before these and D are known. */
 static inline void distribution_of_probabilities(struct distribution *t, const struct xent_job *job, size_t i)
 {
-    const double x_0 = xent_job_number(job, job->logits, xent_job_at(job, &job->logits_strides, i));
-    const double size = f64_abs(x_0);
     distribution_start(t, job, i);
-    t->pivot = size > 1024 && size <= (double)FLT_MAX ? x_0 : 0;
+    t->pivot = distribution_pivot(xent_job_number(job, job->logits, xent_job_at(job, &job->logits_strides, i)));
 }
 
 /* A probability above it makes its class the one that a row is measured from, if it is the first such. */
@@ -171,25 +189,36 @@ static inline bool is_dominant(double q)
     return q > (double)DOMINANT;
 }
 
-/* Adds the probabilities: y is the first dominant class or NO_CLASS, x_y its logit, Q the sum of q_j w_j over j != y, P
-   that of q_j w_j (x_j - pivot). Where x_y is -inf and y is not all there is, nothing can be measured from it. */
-static inline void distribution_add_probabilities(struct distribution *t, const struct xent_job *job, size_t i,
-                                                  size_t y, double x_y, double Q, double P)
+/* The first dominant class of a row or NO_CLASS, its logit, weight and share of the named ones, q w; 0 if there is
+   none. */
+struct dominant {
+    size_t y;
+    double x, w, a;
+};
+
+static inline struct dominant distribution_dominant(const struct xent_job *job, size_t i, size_t y, double x)
 {
-    const double share = xent_job_row_weight(job, i) * job->target_weight;
-    const double a = y == NO_CLASS ? 0 : distribution_weighted(job, i, y);
-    const bool masked = y != NO_CLASS && x_y == (double)-INFINITY;
-    if (masked && (Q != 0 || P != 0)) {
-        Q += a;
-        P += a == 0 ? 0 : a * x_y;
-    } else if (y != NO_CLASS) {
-        t->y = y;
-        t->x_y = x_y;
-        t->w_y = xent_job_class_weight(job, y);
-        t->own = share * a;
-    }
-    t->rest = share == 0 ? 0 : share * Q;
-    t->moved = share == 0 ? 0 : share * ((t->y == NO_CLASS || masked ? 0 : x_y - t->pivot) * Q - P);
+    if (y == NO_CLASS)
+        return (struct dominant){.y = NO_CLASS};
+    return (struct dominant){y, x, xent_job_class_weight(job, y), distribution_weighted(job, i, y)};
+}
+
+/* Adds the probabilities, for named of distribution_named: Q is the sum of q_j w_j over all classes but the dominant
+   one, P that of q_j w_j (x_j - pivot). Where the dominant one's logit is -inf and it is not all there is, nothing can
+   be measured from it. Without branches, so that it becomes vector code. */
+static inline void distribution_add_probabilities(struct distribution *t, double named, struct dominant d, double Q,
+                                                  double P)
+{
+    const bool masked = (d.y != NO_CLASS) & (d.x == (double)-INFINITY), lost = masked & ((Q != 0) | (P != 0));
+    const bool found = (d.y != NO_CLASS) & !lost;
+    t->y = found ? d.y : NO_CLASS;
+    t->x_y = found ? d.x : (double)-INFINITY;
+    t->w_y = found ? d.w : 0;
+    t->own = found ? named * d.a : 0;
+    Q += lost ? d.a : 0;
+    P += lost & (d.a != 0) ? d.a * d.x : 0;
+    t->rest = named == 0 ? 0 : named * Q;
+    t->moved = named == 0 ? 0 : named * ((found & !masked ? d.x - t->pivot : 0) * Q - P);
 }
 
 /* What the probabilities of a row take off its gradient, N q_j w_j, with N = scale r (1 - label_smoothing). Where this
@@ -216,7 +245,7 @@ static inline float distribution_even_taken(double B, double w)
 
 static inline struct taken distribution_taken(const struct xent_job *job, size_t i)
 {
-    struct taken t = {.N = xent_job_scale(job, i) * (xent_job_row_weight(job, i) * job->target_weight)};
+    struct taken t = {.N = xent_job_scale(job, i) * distribution_named(job, i)};
     const double size = f64_abs(t.N);
     t.usual = !job->class_weights && size >= 0x1p-60 && size <= 0x1p60;
     if (t.usual) {

@@ -115,6 +115,8 @@ static void soft_fill(struct soft *s, struct rng *rng, enum kind kind, bool usua
                 q[j] = (size_t)s->labels[i] == j;
         else
             fill_probabilities(q, classes, rng, !usual && rng_chance(rng, 0.3));
+        if (!usual && kind == PROBABILITIES && rng_chance(rng, 0.02))
+            q[rng_below(rng, classes)] = ANY_OF(rng, NAN, INFINITY, -INFINITY);
         s->row_weights[i] = usual ? ANY_OF(rng, 0, 1, 0.3f, 7) : ANY_OF(rng, 0, 1, 1, -2.5f, 1e-30f, 1e25f);
         s->dloss[i] = usual ? ANY_OF(rng, 1, -1, 0.7f, 0) : ANY_OF(rng, 1, -1, 0, -0.0f, 1e30f, 1e-30f, -3e-7f, NAN);
     }
