@@ -112,6 +112,7 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/short_rows.h"
 #include "kernels/fill_batch.h"
 #include "kernels/rows.h"
+#include "kernels/log_softmax.h"
 #include "kernels/tiles.h"
 #include "kernels/planes.h"
 /* clang-format on */

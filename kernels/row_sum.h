@@ -68,6 +68,12 @@ static float span_max(const float *x, size_t begin, size_t end)
     for (; end - j >= 4 * VW; j += 4 * VW)
         for (int v = 0; v < 4; ++v)
             largest[v] = vmax(vload(x + j + v * VW), largest[v]);
+    for (; end - j >= VW; j += VW)
+        largest[0] = vmax(vload(x + j), largest[0]);
+    if (j < end && end - begin >= VW) {
+        largest[1] = vmax(vload(x + end - VW), largest[1]);
+        j = end;
+    }
     float max = max_lanes(vmax(vmax(largest[0], largest[1]), vmax(largest[2], largest[3])));
     for (; j < end; ++j)
         max = x[j] > max ? x[j] : max;

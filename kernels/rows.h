@@ -434,41 +434,4 @@ static void softmax(const struct xent_job *job, size_t first, size_t last)
     run_rows(job, first, last, NO_TARGET, 1);
 }
 
-/* The first class with the largest logit, leaving out any NaN; classes if there is none. */
-static size_t row_argmax(const float *x, size_t classes)
-{
-    const float max = span_max(x, 0, classes);
-    size_t j = 0;
-    while (j < classes && x[j] != max)
-        ++j;
-    return j;
-}
-
-static void log_softmax(const struct xent_job *job, size_t first, size_t last)
-{
-    for (size_t i = first; i < last; ++i) {
-        const float *x = xent_job_logits(job, i);
-        float *out = xent_job_out(job, i);
-        const size_t y = row_argmax(x, job->classes);
-        const bool overlap = job->memory.overlap;
-        float x_y;
-        const struct summed sums =
-            sum_row((struct pass){.x = x, .skip = y, .x_skip = &x_y, .overlap = overlap, .fetch = job->memory.fetch},
-                    job->classes);
-        if (!sums.finite) {
-            fill(out, job->classes, NAN);
-            continue;
-        }
-        const double target_z = (double)x[y] - (double)sums.frame.ref;
-        const struct row_result row = row_finish(sums.others, row_exponential(target_z, sums.frame.cut), target_z);
-        const float hi = (float)row.log_sum;
-        const float lo = (float)(row.log_sum - (double)hi);
-        for (size_t j = 0; j < job->classes; j += VW) {
-            const vf z = vsub(load_left(x + j, job->classes - j), vset(sums.frame.ref));
-            store_left(out + j, vsub(vsub(z, vset(hi)), vset(lo)), job->classes - j);
-        }
-        out[y] = -f64_to_f32(row.loss);
-    }
-}
-
 #endif
