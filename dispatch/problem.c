@@ -215,6 +215,8 @@ static void make_job(struct xent_job *job, const xent_problem *p, const struct a
     const bool packed =
         job->inner == 1 ? targets->outer == 1 : targets->inner == 1 && (p->outer == 1 || targets->outer == job->inner);
     if (packed && xent_job_has_plain_labels(job)) {
+        job->targets8 = p->target_type == XENT_LABELS_U8 ? p->targets : NULL;
+        job->targets16 = p->target_type == XENT_LABELS_U16 ? p->targets : NULL;
         job->targets32 = p->target_type == XENT_LABELS_I32 ? p->targets : NULL;
         job->targets64 = p->target_type == XENT_LABELS_I64 ? p->targets : NULL;
     }
@@ -284,6 +286,9 @@ static double class_weights_sum(const struct xent_job *job)
     return sum.sum + sum.lost;
 }
 
+/* Labels are taken so many at a time. */
+enum { BLOCK = 1024 };
+
 /* How many rows of a block to keep, and whether any target is bad, in loops for the vectorizer: no way out, no mixed
    widths. */
 static bool count_block32(const int32_t *targets, size_t count, int64_t ignore_index, size_t classes, size_t *kept)
@@ -336,6 +341,11 @@ static bool count_block(const struct xent_job *job, size_t first, size_t count, 
         return count_block32(job->targets32 + first, count, job->ignore_index, job->classes, &kept->rows);
     if (job->targets64)
         return count_block64(job->targets64 + first, count, job->ignore_index, job->classes, &kept->rows);
+    if (xent_job_has_packed_labels(job)) {
+        int64_t labels[BLOCK];
+        xent_job_read_labels(job, first, count, labels);
+        return count_block64(labels, count, job->ignore_index, job->classes, &kept->rows);
+    }
     for (size_t i = first; i < first + count; ++i) {
         if (!row_is_good(job, i))
             return false;
@@ -347,7 +357,6 @@ static bool count_block(const struct xent_job *job, size_t first, size_t count, 
 /* Counts the rows to keep, or finds the first with a bad target. */
 static bool count_kept(const struct xent_job *job, size_t rows, struct kept *kept)
 {
-    enum { BLOCK = 1024 };
     *kept = (struct kept){0};
     for (size_t first = 0; first < rows; first += BLOCK) {
         const size_t count = rows - first < BLOCK ? rows - first : BLOCK;
@@ -360,18 +369,29 @@ static bool count_kept(const struct xent_job *job, size_t rows, struct kept *kep
     return true;
 }
 
-/* The class weights of the rows to keep, added in their order, where labels are plain and have no gaps: for many short
-   rows that takes as long as all else if each is asked what it may have. */
-static double weigh_labels(const struct xent_job *job, size_t rows)
+/* weigh_kept where labels are packed and results floats: for many short rows it takes as long as all else if each row
+   is asked what it may have. */
+static void weigh_labels(const struct xent_job *job, size_t rows, struct kept *kept)
 {
     double sum = 0;
-    for (size_t i = 0; job->targets32 && i < rows; ++i)
-        if (job->targets32[i] != job->ignore_index)
-            sum += xent_job_class_weight(job, (size_t)job->targets32[i]);
-    for (size_t i = 0; job->targets64 && i < rows; ++i)
-        if (job->targets64[i] != job->ignore_index)
-            sum += xent_job_class_weight(job, (size_t)job->targets64[i]);
-    return sum;
+    size_t count = job->row_weights ? 0 : kept->rows;
+    for (size_t first = 0; first < rows; first += BLOCK) {
+        int64_t labels[BLOCK];
+        const size_t here = rows - first < BLOCK ? rows - first : BLOCK;
+        xent_job_read_labels(job, first, here, labels);
+        for (size_t i = 0; !job->row_weights && i < here; ++i)
+            if (labels[i] != job->ignore_index)
+                sum += xent_job_class_weight(job, (size_t)labels[i]);
+        for (size_t i = 0; job->row_weights && i < here; ++i) {
+            const double r = xent_job_row_weight(job, first + i);
+            if (labels[i] == job->ignore_index || r == 0)
+                continue;
+            sum += xent_job_class_weight(job, (size_t)labels[i]) * r;
+            ++count;
+        }
+    }
+    kept->rows = count;
+    kept->denominator = sum;
 }
 
 /* The mean's denominator, in the order of rows, and how many are kept if rows have weights. */
@@ -381,8 +401,8 @@ static void weigh_kept(const struct xent_job *job, size_t rows, struct kept *kep
     const bool by_class = job->class_weights && xent_job_has_plain_labels(job);
     if (!by_class && !job->row_weights)
         return;
-    if (!job->row_weights && job->dtype == XENT_F32 && (job->targets32 || job->targets64)) {
-        kept->denominator = weigh_labels(job, rows);
+    if (job->dtype == XENT_F32 && xent_job_has_packed_labels(job)) {
+        weigh_labels(job, rows, kept);
         return;
     }
     *kept = (struct kept){0};

@@ -35,25 +35,15 @@ static NOINLINE void prefetch_after_ignored(const struct xent_job *job, size_t r
 static NOINLINE bool fill_known(struct batch *b, const struct xent_job *job, size_t first, size_t rows,
                                 enum target target)
 {
-    const int32_t *targets32 = job->targets32;
-    const int64_t *targets64 = job->targets64, ignore_index = job->ignore_index;
-    int64_t ignored = 0;
     const float *q = target == NO_TARGET || xent_job_has_labels(job) ? NULL : job->targets;
     const bool labels = target != NO_TARGET && !q;
     for (size_t i = 0; !labels && i < rows; ++i)
         b->y[i] = -1;
-    for (size_t i = 0; labels && targets32 && i < rows; ++i) {
-        const int64_t y = targets32[first + i];
-        b->y[i] = y;
-        ignored |= y == ignore_index;
-    }
-    for (size_t i = 0; labels && !targets32 && i < rows; ++i) {
-        const int64_t y = targets64[first + i];
-        b->y[i] = y;
-        ignored |= y == ignore_index;
-    }
-    if (ignored)
+    if (labels && xent_job_read_labels(job, first, rows, b->y))
         return false;
+    for (size_t i = 0; target == DISTRIBUTION && job->row_weights && i < rows; ++i)
+        if (xent_job_row_weight(job, first + i) == 0)
+            return false;
     size_t row = first;
     for (size_t i = 0; i < rows; ++i, ++row)
         b->row[i] = row;
@@ -81,9 +71,7 @@ static ALWAYS_INLINE size_t fill_batch(struct batch *b, const struct xent_job *j
                                        size_t limit, enum target target)
 {
     const size_t most = last - first < limit ? last - first : limit;
-    const bool labels = target == PLAIN_TARGET || xent_job_has_plain_labels(job);
-    const bool targets = labels ? job->targets32 || job->targets64 : !xent_job_has_labels(job);
-    const bool described = target == NO_TARGET || (targets && !(target == DISTRIBUTION && job->row_weights));
+    const bool described = target == NO_TARGET || xent_job_has_packed_labels(job) || !xent_job_has_labels(job);
     const size_t known = most >= BATCH ? BATCH : most >= BATCH / 2 ? BATCH / 2 : 0;
     if (known > 0 && job->inner == 1 && described && fill_known(b, job, first, known, target))
         return first + known;

@@ -61,8 +61,10 @@ struct xent_job {
     void *lse; /* [rows] or NULL */
     struct xent_memory memory;
 
-    /* For cross_entropy only, from here on. Plain labels without gaps are in targets32 or targets64, too. */
+    /* For cross_entropy only, from here on. Plain labels without gaps are in one of the next four, too. */
     xent_targets target_type;
+    const uint8_t *targets8;
+    const uint16_t *targets16;
     const int32_t *targets32;
     const int64_t *targets64;
     size_t labels;
@@ -205,6 +207,43 @@ static inline int64_t xent_job_target(const struct xent_job *job, size_t row)
     if (job->targets32)
         return job->targets32[row];
     return job->targets64 ? job->targets64[row] : xent_job_label(job, row, 0);
+}
+
+static inline bool xent_job_has_packed_labels(const struct xent_job *job)
+{
+    return job->targets8 || job->targets16 || job->targets32 || job->targets64;
+}
+
+/* The only labels of count rows from first on, where these are packed: by loops that become vector code. Returns
+   whether one of them is ignore_index. */
+static inline bool xent_job_read_labels(const struct xent_job *job, size_t first, size_t count, int64_t *labels)
+{
+    const uint8_t *targets8 = job->targets8;
+    const uint16_t *targets16 = job->targets16;
+    const int32_t *targets32 = job->targets32;
+    const int64_t *targets64 = job->targets64, ignore_index = job->ignore_index;
+    int64_t ignored = 0;
+    for (size_t i = 0; targets8 && i < count; ++i) {
+        const int64_t y = targets8[first + i];
+        labels[i] = y;
+        ignored |= y == ignore_index;
+    }
+    for (size_t i = 0; targets16 && i < count; ++i) {
+        const int64_t y = targets16[first + i];
+        labels[i] = y;
+        ignored |= y == ignore_index;
+    }
+    for (size_t i = 0; targets32 && i < count; ++i) {
+        const int64_t y = targets32[first + i];
+        labels[i] = y;
+        ignored |= y == ignore_index;
+    }
+    for (size_t i = 0; targets64 && i < count; ++i) {
+        const int64_t y = targets64[first + i];
+        labels[i] = y;
+        ignored |= y == ignore_index;
+    }
+    return ignored != 0;
 }
 
 /* Whether a row is left out. */

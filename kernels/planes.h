@@ -87,14 +87,14 @@ static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, 
 /* Takes the labels of count rows from first on. */
 static ALWAYS_INLINE void read_labels(struct planes *p, const struct xent_job *job, size_t first, size_t count)
 {
-    const int32_t *labels = job->targets32;
     size_t kept = 0;
-    if (labels && count == BATCH && job->ignore_index == (int32_t)job->ignore_index) {
-        const int32_t ignored = (int32_t)job->ignore_index;
+    if (xent_job_has_packed_labels(job) && count == BATCH) {
+        int64_t labels[BATCH];
         int32_t dropped = 0;
+        xent_job_read_labels(job, first, BATCH, labels);
         for (size_t i = 0; i < BATCH; ++i) {
-            const int32_t y = labels[first + i], drop = y == ignored;
-            p->y[i] = drop ? -1 : y;
+            const int32_t drop = labels[i] == job->ignore_index;
+            p->y[i] = drop ? -1 : (int32_t)labels[i];
             p->dropped[i] = drop;
             dropped += drop;
         }
