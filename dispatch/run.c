@@ -12,8 +12,8 @@
 enum {
     GROUPS_SHIFT = 8,
     GROUPS = 1 << GROUPS_SHIFT, /* at most so many sums of losses */
-    BATCH = 32,           /* kernels take short rows by so many at once, or half as many */
-    TASKS_PER_THREAD = 4, /* so that a slow thread does not leave the others waiting */
+    BATCH = 32,                 /* kernels take short rows, and neighbours, by so many at once, or half as many */
+    TASKS_PER_THREAD = 4,       /* so that a slow thread does not leave the others waiting */
     MOST_TASKS = 1 << 16,
     TASK_LOGITS = 16384 /* less work than so many logits is not worth a task */
 };
@@ -38,12 +38,12 @@ static size_t wanted_tasks(const xent_executor *executor)
 }
 
 /* The rows of a task: whole batches and whole groups. */
-static size_t rows_per_task(size_t rows, size_t classes, unsigned shift, size_t tasks)
+static size_t rows_per_task(const struct xent_job *job, size_t rows, size_t tasks)
 {
-    size_t unit = (size_t)1 << shift;
-    if (unit < BATCH && classes < TASK_LOGITS / BATCH)
+    size_t unit = (size_t)1 << job->sums_shift;
+    if (unit < BATCH && (job->classes < TASK_LOGITS / BATCH || !xent_job_is_contiguous(job)))
         unit = BATCH;
-    const size_t worthwhile = TASK_LOGITS / classes + 1, even = (rows - 1) / tasks + 1;
+    const size_t worthwhile = TASK_LOGITS / job->classes + 1, even = (rows - 1) / tasks + 1;
     const size_t least = worthwhile > even ? worthwhile : even;
     return (least + unit - 1) / unit * unit;
 }
@@ -70,7 +70,7 @@ static void run(const struct xent_kernel *kernel, const struct xent_job *job, si
     }
     struct tasks tasks = {job->dtype == XENT_F64 ? kernel->cross_entropy_f64 : kernel->cross_entropy, job, rows, rows};
     if (executor)
-        tasks.rows_per_task = rows_per_task(rows, job->classes, job->sums_shift, wanted_tasks(executor));
+        tasks.rows_per_task = rows_per_task(job, rows, wanted_tasks(executor));
     if (tasks.rows_per_task < rows)
         executor->parallel_for(executor->context, run_task, &tasks, (rows - 1) / tasks.rows_per_task + 1);
     else

@@ -115,6 +115,8 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/log_softmax.h"
 #include "kernels/tiles.h"
 #include "kernels/planes.h"
+#include "kernels/long_planes.h"
+#include "kernels/strided.h"
 /* clang-format on */
 #include "kernels/bce.h"
 #include "kernels/double.h"

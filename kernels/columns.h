@@ -190,12 +190,12 @@ struct found {
     vf x_y;
 };
 
-/* Columns j to j + count - 1, for a constant count <= 4. logits: NULL, or to be added to. */
-static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t count, vi target, vt powers,
-                                           enum mode mode, vf ref, vf cut, struct columns *c, struct found *found,
-                                           struct column_logits *logits)
+/* The exponentials of columns j to j + count - 1, for a constant count <= 4. logits: NULL, or to be added to. */
+static ALWAYS_INLINE void columns_exp_vectors(struct column_place at, size_t j, size_t count, vi target, vt powers,
+                                              enum mode mode, vf ref, vf cut, vf e[4], struct found *found,
+                                              struct column_logits *logits)
 {
-    vf z[4], t[4], r[4], e[4];
+    vf z[4], t[4], r[4];
     load_columns(at, j, count, z);
     for (size_t i = 0; i < count; ++i) {
         found->x_y = vreplace_where(found->x_y, target, (int)(j + i), z[i]);
@@ -211,7 +211,18 @@ static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, siz
     for (size_t i = 0; i < count; ++i)
         e[i] = remask(exp_polynomial(vtable(powers, t[i]), r[i]), z[i], mode, cut);
     for (size_t i = 0; i < count; ++i)
-        vstore(c->f[j + i], vdrop_where(e[i], target, (int)(j + i)));
+        e[i] = vdrop_where(e[i], target, (int)(j + i));
+}
+
+/* The same to where they are kept. */
+static ALWAYS_INLINE void columns_exp_some(struct column_place at, size_t j, size_t count, vi target, vt powers,
+                                           enum mode mode, vf ref, vf cut, struct columns *c, struct found *found,
+                                           struct column_logits *logits)
+{
+    vf e[4];
+    columns_exp_vectors(at, j, count, target, powers, mode, ref, cut, e, found, logits);
+    for (size_t i = 0; i < count; ++i)
+        vstore(c->f[j + i], e[i]);
 }
 
 static ALWAYS_INLINE bool is_found_in_window(const struct found *found)

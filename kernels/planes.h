@@ -1,7 +1,6 @@
 /*
  * Part of kernels/algorithm.h: rows of few classes that are neighbours of each other, as those of images [N][C][H][W].
- * They are taken by columns, straight from the planes of their classes. And the choice among all ways to take rows
- * whose classes are not neighbours; those too long for a tile are left to the scalar kernel.
+ * They are taken by columns, straight from the planes of their classes.
  */
 #ifndef XENT_KERNELS_PLANES_H
 #define XENT_KERNELS_PLANES_H
@@ -447,40 +446,6 @@ static size_t strip_rows(const struct xent_job *job, size_t row)
 {
     const size_t head = planes_are_streamed(job) ? to_line(xent_job_out(job, row), LINE) : 0;
     return head == 0 ? STRIP * BATCH : STRIP * BATCH - LINE + head;
-}
-
-static void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target)
-{
-    int framed = 0;
-    for (size_t i = first, count; i < last; i += count) {
-        const size_t most = strip_rows(job, i);
-        count = line_left(job, i, last - i < most ? last - i : most);
-        if (!(target == PLAIN_TARGET ? run_strip_plain(job, i, count, &framed)
-              : job->smoothing == 0  ? run_strip_single(job, i, count, &framed)
-                                     : run_strip_smoothed(job, i, count, &framed)))
-            run_tiles(job, i, i + count, target);
-    }
-    if (planes_are_streamed(job))
-        vstream_end();
-}
-
-static bool has_planes(const struct xent_job *job)
-{
-    return xent_job_has_plain_labels(job) && job->classes <= PLANES_MAX &&
-           (job->inner == 1 || job->inner >= SHORTEST_LINE) && row_stride(job, &job->logits_strides) == 1 &&
-           (!job->out || row_stride(job, &job->out_strides) == 1);
-}
-
-static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last)
-{
-    const bool plain = xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale);
-    const enum target target = plain ? PLAIN_TARGET : DISTRIBUTION;
-    if (tile_pitch(job->classes) > TILE / tiles(job))
-        XENT_KERNEL(scalar).cross_entropy(job, first, last);
-    else if (has_planes(job))
-        run_planes(job, first, last, target);
-    else
-        run_tiles(job, first, last, target);
 }
 
 #endif

@@ -389,7 +389,7 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
     vend();
 }
 
-/* In planes.h: rows whose classes are not neighbours. */
+/* In strided.h: rows whose classes are not neighbours. */
 static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last);
 
 /* Functions of their own, so that neither has the other's batches on its stack. */

@@ -48,18 +48,22 @@ static ALWAYS_INLINE bool sum_block(struct batch *b, int at, struct column_place
     return false;
 }
 
+/* Gives hi and lo of a block the powers of two of their plain exponents. */
+static ALWAYS_INLINE void put_powers(struct batch *b, int at)
+{
+    const vf unit = vfrom_bits(vishl(viadd(viload(b->exponent + at), viset(127)), 23));
+    vstore(b->hi + at, vmul(vload(b->hi + at), unit));
+    vstore(b->lo + at, vmul(vload(b->lo + at), unit));
+}
+
 /* Whether the exponentials of a block, which sum_block left in the window or not, can be multiplied plainly: then hi
    and lo get their powers of two; otherwise exponentials from the window are formed again, apart from theirs. */
 static ALWAYS_INLINE bool prepare_scale(struct batch *b, int at, struct column_place place, const int32_t *y,
                                         bool in_window, struct columns *c)
 {
-    const vi exponents = viload(b->exponent + at);
-    const bool plain = in_window && are_plain(exponents);
-    if (plain) {
-        const vf unit = vfrom_bits(vishl(viadd(exponents, viset(127)), 23));
-        vstore(b->hi + at, vmul(vload(b->hi + at), unit));
-        vstore(b->lo + at, vmul(vload(b->lo + at), unit));
-    }
+    const bool plain = in_window && are_plain(viload(b->exponent + at));
+    if (plain)
+        put_powers(b, at);
     if (in_window && !plain)
         columns_exp_wide(place, b->classes, y + at, b->ref + at, b->cut + at, c);
     return plain;

@@ -381,6 +381,35 @@ START_TEST(long_rows)
 }
 END_TEST
 
+static bool is_plain(const struct rows *r)
+{
+    const xent_problem *p = &r->options;
+    return p->target_type != XENT_PROBABILITIES && p->labels == 1 && p->label_smoothing == 0 && !p->row_weights &&
+           !p->class_weights && !p->dloss;
+}
+
+/* Neighbours of more classes than a strip keeps the exponentials of, or than a chunk has; every second time of plain
+   targets. */
+START_TEST(neighbours)
+{
+    static const size_t sizes[] = {97, 98, 99, 100, 128, 257, 8191, 8192, 8193, 16385, 20001};
+    struct rng rng = rng_stream(63);
+    for (size_t repeat = 0; repeat < scaled(4); repeat++)
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            const size_t classes = sizes[s],
+                         inner = classes < 1000 ? 8 + rng_below(&rng, 130) : 5 + rng_below(&rng, 30);
+            struct rows r = rows_new(classes < 1000 ? 1 + rng_below(&rng, 3) : 1, classes, inner);
+            do
+                fill_rows(&r, &rng);
+            while ((repeat + s) % 2 == 0 && !is_plain(&r));
+            name_case("%zux%zux%zu, repeat %zu, smoothing %g", r.outer, r.classes, r.inner, repeat,
+                      r.options.label_smoothing);
+            check_rows(&r, &rng);
+            rows_free(&r);
+        }
+}
+END_TEST
+
 /* A gradient of more than 8 MB, which some CPUs write past the caches, at the beginning of a line and elsewhere; not
    where kernels are emulated. */
 START_TEST(large_images)
@@ -447,6 +476,7 @@ int main(void)
     Suite *suite = suite_create("strided");
     tcase_add_test(add_case(suite, "shapes"), shapes);
     tcase_add_test(add_case(suite, "long rows"), long_rows);
+    tcase_add_test(add_case(suite, "neighbours"), neighbours);
     tcase_add_test(add_case(suite, "large images"), large_images);
     tcase_add_test(add_case(suite, "unreadable"), unreadable);
     return run_suite(suite);

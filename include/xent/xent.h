@@ -290,13 +290,14 @@ typedef struct xent_problem {
  * Flush-to-zero and denormals-are-zero change no bit of a row's loss and gradient for plain labels, and otherwise flush
  * what is itself subnormal of results and of t; subnormal weights and dloss then count as 0. All else is as for floats.
  *
- * Cost. Rows whose classes are neighbours, and those of up to 96 classes that are neighbours of each other for each
- * class (images) with plain labels, take the time of memory and arithmetic. Other rows are copied, a few at a time, to
- * where their classes are neighbours, which takes two to seven times as long. Where classes are not neighbours, rows of
- * more than 12272 classes, 6128 with XENT_PROBABILITIES, are taken number by number, at some 20 ns for a forward and 40
- * with a gradient. Where classes are not neighbours, up to 120 KB of stack are needed, elsewhere 64 KB. XENT_F64
- * takes seven to twelve times as long as floats, for rows of few classes 20 times, and collects numbers one by one
- * wherever classes are not neighbours.
+ * Cost. Rows whose classes are neighbours, and those that are neighbours of each other for each class (images) with
+ * plain labels, take the time of memory and arithmetic; the latter, where they have more than 96 classes, not with
+ * label smoothing, and their gradient takes the exponentials' time a second time. Other rows are copied, a few at a
+ * time, to where their classes are neighbours, which takes two to seven times as long; or, if they have more than 12272
+ * classes, 6128 with XENT_PROBABILITIES, taken number by number, at some 20 to 50 ns for a forward and 40 to 110 with a
+ * gradient. Where classes are not neighbours, up to 120 KB of stack are needed, elsewhere 64 KB. XENT_F64 takes seven
+ * to twelve times as long as floats, for rows of few classes 20 times, and collects numbers one by one wherever classes
+ * are not neighbours.
  */
 XENT_API xent_status xent_cross_entropy(const xent_problem *problem);
 
