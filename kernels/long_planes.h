@@ -172,45 +172,54 @@ static void sum_long_strip(struct long_strip *s, const struct xent_job *job, boo
     }
 }
 
-/* The gradients of classes j to j + count - 1, for a constant count <= 4, of a block in the window, whose multipliers
-   have their powers of two in them. */
-static ALWAYS_INLINE void scale_long_some(struct long_strip *s, const struct xent_job *job, size_t k, size_t j,
-                                          size_t count, bool whole, enum mode mode)
+/* The gradients of classes j to j + count - 1, for a constant count <= 4, of blocks first to last - 1, whose
+   multipliers are plain and have their powers of two in them. */
+static ALWAYS_INLINE void scale_long_some(struct long_strip *s, const struct xent_job *job, size_t first, size_t last,
+                                          size_t j, size_t count, bool whole, enum mode mode)
 {
-    const struct planes *p = planes_of(s, k);
-    const int at = block_at(k);
-    const struct column_place place = long_place(s, job, k, whole);
-    struct found unwanted = {viset(0), vset(0.0f)};
-    vf g[4];
-    columns_exp_vectors(place, j, count, viload(p->y + at), vt_load(table), mode, vload(p->b.ref + at),
-                        vload(p->b.cut + at), g, &unwanted, NULL);
-    for (size_t i = 0; i < count; ++i) {
-        g[i] = vfma(g[i], vload(p->b.hi + at), vmul(g[i], vload(p->b.lo + at)));
-        g[i] = with_target(g[i], p->y + at, j + i, place);
+    const vt powers = vt_load(table);
+    fetch_long(s, job, j, count);
+    for (size_t k = first; k < last; ++k) {
+        const struct planes *p = planes_of(s, k);
+        const int at = block_at(k);
+        const struct column_place place = long_place(s, job, k, whole);
+        struct found unwanted = {viset(0), vset(0.0f)};
+        vf g[4];
+        if (s->is_done[k])
+            continue;
+        columns_exp_vectors(place, j, count, viload(p->y + at), powers, mode, vload(p->b.ref + at),
+                            vload(p->b.cut + at), g, &unwanted, NULL);
+        for (size_t i = 0; i < count; ++i) {
+            g[i] = vfma(g[i], vload(p->b.hi + at), vmul(g[i], vload(p->b.lo + at)));
+            g[i] = with_target(g[i], p->y + at, j + i, place);
+        }
+        store_columns(place, j, count, g);
     }
-    store_columns(place, j, count, g);
+}
+
+static ALWAYS_INLINE void scale_long(struct long_strip *s, const struct xent_job *job, size_t first, size_t last,
+                                     bool whole, enum mode mode)
+{
+    size_t j = 0;
+    for (; j + 4 <= job->classes; j += 4)
+        scale_long_some(s, job, first, last, j, 4, whole, mode);
+    for (; j < job->classes; ++j)
+        scale_long_some(s, job, first, last, j, 1, whole, mode);
 }
 
 static NOINLINE void scale_long_whole(struct long_strip *s, const struct xent_job *job)
 {
-    size_t j = 0;
-    for (; j + 4 <= job->classes; j += 4) {
-        fetch_long(s, job, j, 4);
-        for (size_t k = 0; k < STRIP_BLOCKS; ++k)
-            scale_long_some(s, job, k, j, 4, true, WINDOW);
-    }
-    for (; j < job->classes; ++j)
-        for (size_t k = 0; k < STRIP_BLOCKS; ++k)
-            scale_long_some(s, job, k, j, 1, true, WINDOW);
+    scale_long(s, job, 0, STRIP_BLOCKS, true, WINDOW);
 }
 
-static NOINLINE void scale_long_block(struct long_strip *s, const struct xent_job *job, size_t block)
+static NOINLINE void scale_long_part(struct long_strip *s, const struct xent_job *job)
 {
-    size_t j = 0;
-    for (; j + 4 <= job->classes; j += 4)
-        scale_long_some(s, job, block, j, 4, false, FAR_MASKED);
-    for (; j < job->classes; ++j)
-        scale_long_some(s, job, block, j, 1, false, FAR_MASKED);
+    scale_long(s, job, 0, STRIP_BLOCKS, false, WINDOW);
+}
+
+static NOINLINE void scale_long_far(struct long_strip *s, const struct xent_job *job, size_t block)
+{
+    scale_long(s, job, block, block + 1, false, FAR_MASKED);
 }
 
 static NOINLINE void scale_long_wide(struct long_strip *s, const struct xent_job *job, size_t block)
@@ -232,6 +241,7 @@ static NOINLINE void scale_long_wide(struct long_strip *s, const struct xent_job
 /* The gradients of a strip. whole: all of its rows are there, and none is ignored. */
 static void scale_long_strip(struct long_strip *s, const struct xent_job *job, bool whole)
 {
+    bool in_window = true;
     for (size_t k = 0; k < STRIP_BLOCKS; ++k) {
         struct batch *b = &planes_of(s, k)->b;
         const int at = block_at(k);
@@ -241,19 +251,19 @@ static void scale_long_strip(struct long_strip *s, const struct xent_job *job, b
             s->mode[k] = WIDE;
         if (s->mode[k] != WIDE)
             put_powers(b, at);
-        whole = whole && s->mode[k] == WINDOW;
+        in_window = in_window && s->mode[k] == WINDOW;
     }
-    if (whole) {
+    if (in_window && whole)
         scale_long_whole(s, job);
-        return;
-    }
-    for (size_t k = 0; k < STRIP_BLOCKS; ++k) {
+    else if (in_window)
+        scale_long_part(s, job);
+    for (size_t k = 0; !in_window && k < STRIP_BLOCKS; ++k) {
         if (s->is_done[k])
             continue;
         if (s->mode[k] == WIDE)
             scale_long_wide(s, job, k);
         else
-            scale_long_block(s, job, k);
+            scale_long_far(s, job, k);
         const struct planes *p = planes_of(s, k);
         for (size_t i = (size_t)block_at(k); i < (size_t)block_at(k) + VW && i < p->b.count; ++i)
             for (size_t j = 0; !p->b.finite[i] && j < job->classes; ++j)
