@@ -46,9 +46,9 @@ struct batch {
     int64_t y[BATCH];  /* the class that the loss is measured from; -1: none */
     float x_y[BATCH];  /* its logit */
 
-    /* Their distributions, with the names of struct distribution: what is nowhere 0, and what only DISTRIBUTION has. */
+    /* Their distributions, with the names of struct distribution. */
     double own[BATCH], scale[BATCH], even[BATCH], w_y[BATCH], D[BATCH];
-    double pivot[BATCH], rest[BATCH], moved[BATCH];
+    double pivot[BATCH], rest[BATCH], moved[BATCH]; /* of DISTRIBUTION; 0 for others */
     double W;
     const float *q[BATCH]; /* probabilities of all classes, or NULL */
 

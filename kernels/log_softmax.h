@@ -102,7 +102,8 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
     const size_t limit = batch_limit(job);
     const bool by_columns = job->classes <= LOGS_BY_COLUMNS;
     int framed = 0;
-    struct batch b = {.classes = job->classes};
+    struct batch b;
+    b.classes = job->classes;
     for (size_t i = first; i < last; i += b.count) {
         float *out[BATCH];
         b.count = last - i < limit ? last - i : limit;

@@ -288,17 +288,8 @@ static ALWAYS_INLINE bool run_long_strip(const struct xent_job *job, size_t firs
         whole = whole && !s.is_done[k] && is_whole(p);
     }
     sum_long_strip(&s, job, whole);
-    for (size_t i = 0; i < batches; ++i) {
-        struct planes *p = &s.p[i];
-        if (p->kept == 0) {
-            ignore_planes(p, job);
-            continue;
-        }
-        finish_rows(&p->b, BATCH, target, grad_scale);
-        if (!is_whole(p))
-            drop_ignored(p);
-        store_losses(&p->b, job);
-    }
+    for (size_t i = 0; i < batches; ++i)
+        finish_planes(&s.p[i], job, target, grad_scale);
     if (job->out)
         scale_long_strip(&s, job, whole);
     return true;

@@ -179,6 +179,21 @@ static void ignore_planes(const struct planes *p, const struct xent_job *job)
             fill(p->out + j * job->out_strides.classes, p->b.count, 0.0f);
 }
 
+/* From sums to results, and what of them is no gradient. Returns false for rows that are all ignored, and done with. */
+static ALWAYS_INLINE bool finish_planes(struct planes *p, const struct xent_job *job, enum target target,
+                                        double grad_scale)
+{
+    if (p->kept == 0) {
+        ignore_planes(p, job);
+        return false;
+    }
+    finish_rows(&p->b, BATCH, target, grad_scale);
+    if (p->kept < BATCH)
+        drop_ignored(p);
+    store_losses(&p->b, job);
+    return true;
+}
+
 enum { STRIP = 64 / BATCH, BLOCKS = BATCH / VW, PLANES_MAX = 96, GROUP = 4 };
 
 /* Neighbours, as many batches of them as a strip has. */
@@ -382,14 +397,8 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     }
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
-        if (p->kept == 0) {
-            ignore_planes(p, job);
+        if (!finish_planes(p, job, target, grad_scale))
             continue;
-        }
-        finish_rows(&p->b, BATCH, target, grad_scale);
-        if (!is_whole(p))
-            drop_ignored(p);
-        store_losses(&p->b, job);
         for (int n = 0; target == SMOOTHED_TARGET && n < BATCH; ++n)
             p->B[n] = f64_to_f32(p->b.scale[n] * p->b.even[n]);
         for (int k = 0; p->out && k < BLOCKS; ++k)
