@@ -210,15 +210,16 @@ static inline void distribution_add_probabilities(struct distribution *t, double
                                                   double P)
 {
     const bool masked = (d.y != NO_CLASS) & (d.x == (double)-INFINITY), lost = masked & ((Q != 0) | (P != 0));
-    const bool found = (d.y != NO_CLASS) & !lost;
+    const bool found = (d.y != NO_CLASS) & !lost, measured = found & !masked;
+    const bool infinite = lost & (d.a != 0);
     t->y = found ? d.y : NO_CLASS;
     t->x_y = found ? d.x : (double)-INFINITY;
     t->w_y = found ? d.w : 0;
     t->own = found ? named * d.a : 0;
     Q += lost ? d.a : 0;
-    P += lost & (d.a != 0) ? d.a * d.x : 0;
+    P += infinite ? d.a * d.x : 0;
     t->rest = named == 0 ? 0 : named * Q;
-    t->moved = named == 0 ? 0 : named * ((found & !masked ? d.x - t->pivot : 0) * Q - P);
+    t->moved = named == 0 ? 0 : named * ((measured ? d.x - t->pivot : 0) * Q - P);
 }
 
 /* What the probabilities of a row take off its gradient, N q_j w_j, with N = scale r (1 - label_smoothing). Where this
