@@ -182,11 +182,11 @@ static ALWAYS_INLINE void scale_long_some(struct long_strip *s, const struct xen
     for (size_t k = first; k < last; ++k) {
         const struct planes *p = planes_of(s, k);
         const int at = block_at(k);
-        const struct column_place place = long_place(s, job, k, whole);
         struct found unwanted = {viset(0), vset(0.0f)};
         vf g[4];
         if (s->is_done[k])
             continue;
+        const struct column_place place = long_place(s, job, k, whole);
         columns_exp_vectors(place, j, count, viload(p->y + at), powers, mode, vload(p->b.ref + at),
                             vload(p->b.cut + at), g, &unwanted, NULL);
         for (size_t i = 0; i < count; ++i) {
