@@ -40,9 +40,9 @@ static size_t wanted_tasks(const xent_executor *executor)
 /* The rows of a task: whole batches and whole groups. */
 static size_t rows_per_task(const struct xent_job *job, size_t rows, size_t tasks)
 {
-    size_t unit = (size_t)1 << job->sums_shift;
-    if (unit < BATCH && (job->classes < TASK_LOGITS / BATCH || !xent_job_is_contiguous(job)))
-        unit = BATCH;
+    const bool neighbours = job->dtype == XENT_F32 && !xent_job_is_contiguous(job);
+    const size_t least_unit = job->classes < TASK_LOGITS / BATCH ? BATCH : neighbours ? BATCH / 2 : 1;
+    const size_t group = (size_t)1 << job->sums_shift, unit = group < least_unit ? least_unit : group;
     const size_t worthwhile = TASK_LOGITS / job->classes + 1, even = (rows - 1) / tasks + 1;
     const size_t least = worthwhile > even ? worthwhile : even;
     return (least + unit - 1) / unit * unit;
