@@ -370,8 +370,6 @@ static void find_pivots(struct batch *b, const struct xent_job *job)
     for (size_t i = 0; i < b->count; ++i)
         b->y[i] = -1;
     for (size_t i = 0; i < b->count; ++i)
-        b->x_y[i] = -INFINITY;
-    for (size_t i = 0; i < b->count; ++i)
         b->scale[i] = xent_job_scale(&known, b->row[i]);
     for (size_t i = 0; i < b->count; ++i)
         b->even[i] = distribution_even(&known, b->row[i]);
@@ -380,8 +378,6 @@ static void find_pivots(struct batch *b, const struct xent_job *job)
         x_0[i] = (double)b->x[i][0];
     for (size_t i = 0; i < b->count; ++i)
         b->pivot[i] = distribution_pivot(x_0[i]);
-    for (size_t i = 0; i < b->count; ++i)
-        b->own[i] = b->w_y[i] = b->rest[i] = b->moved[i] = 0;
 }
 
 /* What the probabilities of row i come to, see distribution_add_probabilities. */
