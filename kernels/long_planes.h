@@ -62,7 +62,7 @@ static ALWAYS_INLINE void sum_long_some(struct long_strip *s, const struct xent_
     }
 }
 
-/* Adds the lanes of a chunk to the sums of blocks first to last - 1, and clears them. */
+/* Adds the lanes of a chunk to the sums of blocks first to last - 1. */
 static ALWAYS_INLINE void fold_long(struct long_strip *s, size_t first, size_t last)
 {
     for (size_t k = first; k < last; ++k) {
@@ -74,8 +74,6 @@ static ALWAYS_INLINE void fold_long(struct long_strip *s, size_t first, size_t l
         vd_get(&lane[0], sum);
         for (int i = 0; i < VW; ++i)
             others[i] += sum[i] * 0x1p896;
-        for (size_t l = 0; l < XENT_LANES; ++l)
-            vd_zero(&lane[l]);
     }
 }
 
@@ -88,14 +86,15 @@ static ALWAYS_INLINE void sum_long(struct long_strip *s, const struct xent_job *
         double *others = planes_of(s, k)->b.others + block_at(k);
         for (int i = 0; i < VW; ++i)
             others[i] = 0;
-        for (size_t l = 0; l < XENT_LANES; ++l)
-            vd_zero(&s->lane.narrow[k][l]);
         s->found[k] = (struct found){viset(0), vset(0.0f)};
         s->mode[k] = mode;
     }
     for (size_t begin = 0; begin < job->classes; begin += chunk) {
         const size_t end = job->classes - begin < chunk ? job->classes : begin + chunk;
         size_t j = begin;
+        for (size_t k = first; k < last; ++k)
+            for (size_t l = 0; l < XENT_LANES; ++l)
+                vd_zero(&s->lane.narrow[k][l]);
         for (; j + 4 <= end; j += 4)
             sum_long_some(s, job, first, last, j, 4, whole, mode);
         for (; j < end; ++j)
