@@ -153,8 +153,11 @@ static void check_definition(const struct f64 *p, const struct f64_results *r, b
 static struct f64 random_problem(struct rng *rng, size_t repeat)
 {
     const size_t classes = repeat % 20 == 19 ? 2000 + rng_below(rng, 7000) : 1 + rng_below(rng, repeat % 2 ? 40 : 300);
-    const size_t outer = classes > 1000 ? 1 + rng_below(rng, 3) : 1 + rng_below(rng, 12);
-    return f64_new(outer, classes, rng_chance(rng, 0.5) ? 1 : 1 + rng_below(rng, 5));
+    const size_t outer = classes > 1000 ? 1 + rng_below(rng, 3) : 1 + rng_below(rng, repeat % 3 ? 12 : 40);
+    const size_t inner = rng_chance(rng, 0.5)   ? 1
+                         : rng_chance(rng, 0.5) ? 1 + rng_below(rng, 5)
+                                                : 20 + rng_below(rng, 30);
+    return f64_new(inner > 5 ? 1 + outer % 3 : outer, classes, inner);
 }
 
 START_TEST(definition)
@@ -203,29 +206,72 @@ static const double edges[] = {0.0,
                                1e308,
                                -1e308};
 
-/* Logits, weights and factors of any kind: no result is promised but that all kernels have the same. */
+enum { EDGES = sizeof edges / sizeof edges[0] };
+
+static void put_edges(struct rng *rng, double *array, size_t count, double chance)
+{
+    for (size_t i = 0; array && i < count; i++)
+        if (rng_chance(rng, chance))
+            array[i] = edges[rng_below(rng, EDGES)];
+}
+
+/* A problem whose logits, weights, factors and probabilities are of any kind. */
+static struct f64 strange_problem(struct rng *rng, size_t repeat)
+{
+    struct f64 p = random_problem(rng, repeat);
+    const double strange = rng_chance(rng, 0.3) ? 0.5 : 0.02, masked = rng_chance(rng, 0.3) ? 0.5 : 0;
+    f64_fill(&p, rng, 3, 0, rng_chance(rng, 0.5));
+    for (size_t i = 0; i < f64_rows(&p) * p.classes; i++)
+        if (rng_chance(rng, strange))
+            p.x[i] = rng_chance(rng, 0.3) ? rng_uniform(rng, -1300, 0) : edges[rng_below(rng, EDGES)];
+        else if (rng_chance(rng, masked))
+            p.x[i] = (double)-INFINITY;
+    for (size_t i = 0; i < f64_rows(&p); i++)
+        if (rng_chance(rng, 0.1))
+            p.x[f64_at(&p, i, p.classes, 0)] = (double)NAN;
+    put_edges(rng, p.row_weights, f64_rows(&p), 0.2);
+    put_edges(rng, p.dloss, f64_rows(&p), 0.2);
+    put_edges(rng, p.probabilities, f64_rows(&p) * (p.type == XENT_PROBABILITIES ? p.classes : p.labels),
+              rng_chance(rng, 0.5) ? 0.05 : 0);
+    return p;
+}
+
+/* Of those no result is promised but that all kernels have the same. */
 START_TEST(anything)
 {
-    enum { EDGES = sizeof edges / sizeof edges[0] };
     struct rng rng = rng_stream(1101);
     for (size_t repeat = 0; repeat < scaled(1200); repeat++) {
-        struct f64 p = random_problem(&rng, repeat);
+        struct f64 p = strange_problem(&rng, repeat);
         struct f64_results r = f64_results_new(&p);
-        const double strange = rng_chance(&rng, 0.3) ? 0.5 : 0.02, masked = rng_chance(&rng, 0.3) ? 0.5 : 0;
-        f64_fill(&p, &rng, 3, 0, rng_chance(&rng, 0.5));
-        for (size_t i = 0; i < f64_rows(&p) * p.classes; i++)
-            if (rng_chance(&rng, strange))
-                p.x[i] = rng_chance(&rng, 0.3) ? rng_uniform(&rng, -1300, 0) : edges[rng_below(&rng, EDGES)];
-            else if (rng_chance(&rng, masked))
-                p.x[i] = (double)-INFINITY;
-        for (size_t i = 0; p.row_weights && i < f64_rows(&p); i++)
-            if (rng_chance(&rng, 0.2))
-                p.row_weights[i] = edges[rng_below(&rng, EDGES)];
-        for (size_t i = 0; p.dloss && i < f64_rows(&p); i++)
-            if (rng_chance(&rng, 0.2))
-                p.dloss[i] = edges[rng_below(&rng, EDGES)];
         name_problem("anything", repeat, &p);
         check_bits(&p, &rng, false, &r);
+        f64_free(&p);
+        f64_results_free(&r);
+    }
+}
+END_TEST
+
+/* Classes that count nothing, labels among them: of these the gradient is what smoothing leaves. */
+START_TEST(weightless)
+{
+    struct rng rng = rng_stream(1106);
+    for (size_t repeat = 0; repeat < scaled(60); repeat++) {
+        struct f64 p = f64_new(20, 1 + rng_below(&rng, repeat % 2 ? 12 : 60), 1);
+        struct f64_results r = f64_results_new(&p);
+        f64_fill(&p, &rng, 3, 0, false);
+        if (!p.class_weights)
+            p.class_weights = allocate(p.classes * sizeof(double));
+        for (size_t j = 0; j < p.classes; j++)
+            p.class_weights[j] = rng_chance(&rng, 0.5) ? 0 : rng_uniform(&rng, 0, 5);
+        if (p.type == XENT_PROBABILITIES)
+            p.type = XENT_LABELS_I32;
+        free(p.probabilities);
+        p.probabilities = NULL;
+        p.labels = 1;
+        p.smoothing = 0.3;
+        name_problem("weightless", repeat, &p);
+        check_bits(&p, &rng, true, &r);
+        check_definition(&p, &r, false);
         f64_free(&p);
         f64_results_free(&r);
     }
@@ -282,6 +328,27 @@ START_TEST(special_values)
         const double surest[2] = {0, 744.4};
         expect_double("the smallest loss", one_row(surest, 2, 1, grad, &lse), 0x1p-1074);
         expect_double("the smallest gradient", grad[0], 0x1p-1074);
+        /* Shares whose products with a scale are beyond what a double holds before the scale's exponent comes to them.
+         */
+        for (size_t rows = 3; rows <= 12; rows += 9) {
+            double huge[12][3], huge_grad[12][3], huge_loss;
+            xent_problem problem = XENT_PROBLEM_INIT;
+            for (size_t i = 0; i < rows * 3; i++) {
+                huge[i / 3][i % 3] = i % 3 == 0 ? 1.7e308 : i % 3 == 1 ? -1.6e308 : 0;
+                huge_grad[i / 3][i % 3] = 0;
+            }
+            problem.dtype = XENT_F64;
+            problem.outer = rows;
+            problem.classes = 3;
+            problem.logits = problem.grad = huge_grad;
+            problem.targets = huge;
+            problem.target_type = XENT_PROBABILITIES;
+            problem.loss = &huge_loss;
+            expect_status("huge shares", xent_cross_entropy(&problem), XENT_OK);
+            const long double exact = ((1.7e308L - 1.6e308L) / 3 + 1.6e308L) / (long double)rows;
+            for (size_t i = 0; i < rows; i++)
+                ck_assert(double_ulps(huge_grad[i][1], exact) <= 4);
+        }
         /* A difference that no double has: 1e16 - 1.5 is between two. */
         const double coarse[2] = {1e16, 1.5};
         expect_double("the loss of a distant target", one_row(coarse, 2, 1, grad, &lse), 1e16 - 2);
@@ -294,10 +361,11 @@ START_TEST(apart)
 {
     struct rng rng = rng_stream(1103);
     for (const char *const *isa = xent_isas(); *isa; isa++) {
-        for (size_t repeat = 0; repeat < scaled(100); repeat++) {
-            struct f64 p = random_problem(&rng, repeat);
+        for (size_t repeat = 0; repeat < scaled(200); repeat++) {
+            struct f64 p = repeat % 2 ? strange_problem(&rng, repeat / 2) : random_problem(&rng, repeat / 2);
             struct f64_results whole = f64_results_new(&p), other = f64_results_new(&p);
-            f64_fill(&p, &rng, 3, 0, false);
+            if (repeat % 2 == 0)
+                f64_fill(&p, &rng, 3, 0, false);
             p.reduction = XENT_NONE;
             use_kernel(*isa);
             name_problem("rows apart", repeat, &p);
@@ -459,6 +527,7 @@ int main(void)
     Suite *suite = suite_create("f64");
     tcase_add_test(add_case(suite, "definition"), definition);
     tcase_add_test(add_case(suite, "anything"), anything);
+    tcase_add_test(add_case(suite, "weightless classes"), weightless);
     tcase_add_test(add_case(suite, "special values"), special_values);
     tcase_add_test(add_case(suite, "rows apart"), apart);
     tcase_add_test(add_case(suite, "finite differences"), finite_differences);

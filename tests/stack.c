@@ -45,52 +45,61 @@ static const struct {
 
 static const size_t class_counts[] = {4, 10, 64, 96, 128, MAX_CLASSES};
 
+/* A problem's arrays of floats, and of doubles. */
+struct arrays {
+    float logits[ROWS * MAX_CLASSES], grad[ROWS * MAX_CLASSES], probabilities[ROWS * MAX_CLASSES], weights[MAX_CLASSES];
+    double logits64[ROWS * MAX_CLASSES], grad64[ROWS * MAX_CLASSES], probabilities64[ROWS * MAX_CLASSES];
+    double weights64[MAX_CLASSES];
+    int32_t targets[ROWS];
+};
+
 static void check_kernel(const char *isa)
 {
     struct rng rng = rng_stream(1);
     unsigned char *stack = aligned_alloc(4096, STACK);
-    float *logits = allocate(ROWS * MAX_CLASSES * sizeof *logits), *grad = allocate(ROWS * MAX_CLASSES * sizeof *grad);
-    float *probabilities = allocate(ROWS * MAX_CLASSES * sizeof *probabilities), weights[MAX_CLASSES], loss;
-    int32_t targets[ROWS] = {0};
-    size_t most[2][2] = {{0}}; /* by where classes are, and by whether targets are probabilities */
+    struct arrays *a = allocate(sizeof *a);
+    double loss;
+    size_t most[2][2] = {{0}}, most64 = 0; /* by where classes are, and by whether targets are probabilities */
     use_kernel(isa);
     for (size_t i = 0; i < ROWS * MAX_CLASSES; i++)
-        probabilities[i] = 1.0f / MAX_CLASSES;
+        a->probabilities64[i] = (double)(a->probabilities[i] = 1.0f / MAX_CLASSES);
     for (size_t j = 0; j < MAX_CLASSES; j++)
-        weights[j] = 1 + (float)(j % 3);
+        a->weights64[j] = (double)(a->weights[j] = 1 + (float)(j % 3));
+    memset(a->targets, 0, sizeof a->targets);
     for (size_t d = 0; d < sizeof data / sizeof *data; d++) {
         for (size_t i = 0; i < ROWS * MAX_CLASSES; i++)
-            logits[i] = data[d].scale * rng_normal(&rng) + data[d].offset;
+            a->logits64[i] = (double)(a->logits[i] = data[d].scale * rng_normal(&rng) + data[d].offset);
         for (size_t c = 0; c < sizeof class_counts / sizeof *class_counts; c++)
-            for (unsigned kind = 0; kind < 16; kind++) {
-                const bool planes = kind & 1, weighted = kind & 2, smooth = kind & 4, soft = kind & 8;
+            for (unsigned kind = 0; kind < 32; kind++) {
+                const bool planes = kind & 1, weighted = kind & 2, smooth = kind & 4, soft = kind & 8, wide = kind & 16;
                 xent_problem problem = XENT_PROBLEM_INIT;
                 problem.classes = class_counts[c];
                 problem.outer = planes ? 1 : ROWS;
                 problem.inner = planes ? ROWS : 1;
-                problem.logits = logits;
-                problem.grad = grad;
+                problem.dtype = wide ? XENT_F64 : XENT_F32;
+                problem.logits = wide ? (void *)a->logits64 : a->logits;
+                problem.grad = wide ? (void *)a->grad64 : a->grad;
                 problem.loss = &loss;
-                problem.class_weights = weighted ? weights : NULL;
+                if (weighted)
+                    problem.class_weights = wide ? (void *)a->weights64 : a->weights;
                 problem.label_smoothing = smooth ? 0.1 : 0;
-                problem.targets = soft ? (const void *)probabilities : targets;
+                problem.targets = !soft ? (void *)a->targets : wide ? (void *)a->probabilities64 : a->probabilities;
                 problem.target_type = soft ? XENT_PROBABILITIES : XENT_LABELS_I32;
                 name_case("%s, %zu classes, data %zu, kind %u", isa, problem.classes, d, kind);
                 xent_problem empty = problem;
                 empty.outer = 0;
                 empty.reduction = XENT_SUM;
                 const size_t used = stack_of(&problem, stack) - stack_of(&empty, stack);
-                most[planes][soft] = used > most[planes][soft] ? used : most[planes][soft];
-                if (used > (size_t)(planes ? PROMISED_APART : PROMISED))
+                size_t *of = wide ? &most64 : &most[planes][soft];
+                *of = used > *of ? used : *of;
+                if (used > (size_t)(planes && !wide ? PROMISED_APART : PROMISED))
                     fail_case("%zu bytes of stack", used);
             }
     }
-    note("%s: %zu bytes of stack, %zu with probabilities; where classes are not neighbours %zu and %zu", isa,
-         most[0][0], most[0][1], most[1][0], most[1][1]);
+    note("%s: %zu bytes of stack, %zu with probabilities; where classes are not neighbours %zu and %zu; doubles %zu",
+         isa, most[0][0], most[0][1], most[1][0], most[1][1], most64);
     free(stack);
-    free(logits);
-    free(grad);
-    free(probabilities);
+    free(a);
 }
 
 START_TEST(promised)
