@@ -17,6 +17,8 @@
 #error "xent needs float and double arithmetic without excess precision (on 32-bit x86: -msse2 -mfpmath=sse)"
 #endif
 
+#define ALWAYS_INLINE inline __attribute__((always_inline))
+
 static inline uint64_t f64_bits(double v)
 {
     uint64_t u;
@@ -45,7 +47,7 @@ static inline float f32_from_bits(uint32_t u)
     return v;
 }
 
-static inline __attribute__((always_inline)) void f64_fold_half(double *lane, int half)
+static ALWAYS_INLINE void f64_fold_half(double *lane, int half)
 {
     for (int l = 0; l < half; ++l)
         lane[l] += lane[l + half];
@@ -53,7 +55,7 @@ static inline __attribute__((always_inline)) void f64_fold_half(double *lane, in
 
 /* The sum of 32 or 16 lanes: lane l + 16 is added to l, then l + 8, l + 4, l + 2, l + 1. By loops of known length,
    which become vector code. */
-static inline __attribute__((always_inline)) double f64_fold(double *lane, int lanes)
+static ALWAYS_INLINE double f64_fold(double *lane, int lanes)
 {
     if (lanes == 32)
         f64_fold_half(lane, 16);

@@ -15,7 +15,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
 #define NOINLINE __attribute__((noinline))
 
 /* What a kernel may need from the CPU and its operating system. dispatch/cpu.c finds them and names them. */
