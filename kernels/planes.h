@@ -19,8 +19,9 @@ struct planes {
     float *out;
     bool is_streamed; /* whether gradients go past the caches */
     size_t kept;
-    int32_t y[BATCH], dropped[BATCH]; /* an ignored row has no y: -1 */
-    float B[BATCH];                   /* of SMOOTHED_TARGET: struct column_taking */
+    int32_t y[BATCH], dropped[BATCH];   /* an ignored row has no y: -1 */
+    float B[BATCH];                     /* of smoothed targets: struct column_taking */
+    const struct column_shares *shares; /* of DISTRIBUTION: for each block */
 };
 
 static ALWAYS_INLINE struct column_place columns_of_planes(struct planes *p, const struct xent_job *job, size_t at,
@@ -72,8 +73,14 @@ static NOINLINE bool sum_planes_even(struct planes *p, const struct xent_job *jo
 static ALWAYS_INLINE struct column_taking planes_taking(const struct planes *p, const struct xent_job *job, int at,
                                                         enum target target)
 {
-    return target == SMOOTHED_TARGET ? (struct column_taking){.B = p->B + at, .w = job->class_weights}
-                                     : (struct column_taking){.B = NULL};
+    struct column_taking take = {.B = NULL};
+    if (is_smoothed(job, target)) {
+        take.B = p->B + at;
+        take.w = job->class_weights;
+    }
+    if (target == DISTRIBUTION)
+        take_probabilities(&take, &p->shares[at / VW], job);
+    return take;
 }
 
 static NOINLINE void scale_planes(struct planes *p, const struct xent_job *job, int at, bool plain, enum target target,
@@ -135,9 +142,8 @@ static ALWAYS_INLINE bool planes_are_streamed(const struct xent_job *job)
     return job->memory.stream && job->out != job->logits && job->out_strides.classes % LINE == 0;
 }
 
-/* Takes count rows from first on. */
-static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, size_t first, size_t count,
-                                 enum target target)
+/* Begins with count rows from first on. */
+static ALWAYS_INLINE void start_planes(struct planes *p, const struct xent_job *job, size_t first, size_t count)
 {
     struct batch *b = &p->b;
     for (size_t i = 0; i < BATCH; ++i) {
@@ -151,9 +157,52 @@ static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, s
     b->classes = job->classes;
     p->x = xent_job_logits(job, first);
     p->out = b->out[0] = job->out ? xent_job_out(job, first) : NULL;
+}
+
+/* Takes count rows from first on. */
+static NOINLINE bool fill_planes(struct planes *p, const struct xent_job *job, size_t first, size_t count,
+                                 enum target target)
+{
+    start_planes(p, job, first, count);
     p->is_streamed = count == BATCH && planes_are_streamed(job);
     read_labels(p, job, first, count);
     return target == PLAIN_TARGET || read_shares(p, job, first);
+}
+
+/* Takes a batch of rows from first on, whose targets are probabilities. Returns whether columns can take them, and none
+   is ignored. */
+static NOINLINE bool fill_soft_planes(struct planes *p, const struct xent_job *job, size_t first,
+                                      struct column_shares *shares)
+{
+    struct batch *b = &p->b;
+    const xent_strides *x_strides = &job->logits_strides, *q_strides = &job->targets_strides;
+    const float *q = (const float *)job->targets + xent_job_at(job, q_strides, first);
+    for (size_t i = 0; job->row_weights && i < BATCH; ++i)
+        if (xent_job_row_weight(job, first + i) == 0)
+            return false;
+    start_planes(p, job, first, BATCH);
+    p->is_streamed = false;
+    p->kept = BATCH;
+    p->shares = shares;
+    for (size_t i = 0; i < BATCH; ++i) {
+        p->dropped[i] = 0;
+        b->x[i] = p->x + i;
+        b->q[i] = q + i;
+    }
+    find_pivots(b, job);
+    bool usual = true;
+    for (int k = 0; k < BATCH / VW; ++k) {
+        const int at = k * VW;
+        columns_shares_of_planes(p->x + at, x_strides->classes, q + at, q_strides->classes, ROWS_AHEAD, job->classes,
+                                 job->class_weights, b->pivot + at, &shares[k]);
+        usual = find_taken(b, at, job, &shares[k]) &&
+                add_block_probabilities(b, at, job, x_strides->classes, q_strides->classes, &shares[k]) && usual;
+    }
+    for (int k = 0; job->class_weights && k < BATCH / VW; ++k)
+        columns_take_general(&shares[k], job->classes, job->class_weights);
+    for (size_t i = 0; i < BATCH; ++i)
+        p->y[i] = (int32_t)b->y[i];
+    return usual;
 }
 
 /* Ignored rows have come along as if their logits were 0. */
@@ -194,7 +243,13 @@ static ALWAYS_INLINE bool finish_planes(struct planes *p, const struct xent_job 
     return true;
 }
 
-enum { STRIP = 64 / BATCH, BLOCKS = BATCH / VW, PLANES_MAX = 96, GROUP = 4 };
+enum {
+    STRIP = 64 / BATCH,
+    BLOCKS = BATCH / VW,
+    PLANES_MAX = 96,
+    SOFT_PLANES_MAX = 64, /* with a probability for every class, for the stack's sake */
+    GROUP = 4
+};
 
 /* Neighbours, as many batches of them as a strip has. */
 struct strip {
@@ -205,6 +260,12 @@ struct strip {
     bool plain[STRIP][BLOCKS];
     const float *group; /* where lines are fetched early: where the first plane of the next GROUP of strips begins */
     size_t fetched;     /* and how many strips of a plane have been fetched of it */
+};
+
+/* The probabilities of a strip's rows. */
+struct soft_strip {
+    struct column_shares shares[STRIP][BLOCKS];
+    float q[STRIP * BATCH * SOFT_PLANES_MAX] __attribute__((aligned(64)));
 };
 
 static ALWAYS_INLINE bool is_whole(const struct planes *p)
@@ -366,14 +427,23 @@ static NOINLINE void scale_strip_smoothed_streamed(struct strip *s, const struct
     scale_full_strip(s, job, SMOOTHED_TARGET, true);
 }
 
+static NOINLINE void scale_strip_soft(struct strip *s, const struct xent_job *job)
+{
+    scale_full_strip(s, job, DISTRIBUTION, false);
+}
+
+/* soft: of probabilities, for whole batches. */
 static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target,
-                                    double grad_scale, int *framed)
+                                    double grad_scale, struct soft_strip *soft, int *framed)
 {
     struct strip s;
     size_t batches = 0;
-    for (size_t at = 0; at < count; at += BATCH, ++batches)
-        if (!fill_planes(&s.p[batches], job, first + at, count - at < BATCH ? count - at : BATCH, target))
+    for (size_t at = 0; at < count; at += BATCH, ++batches) {
+        struct planes *p = &s.p[batches];
+        if (!(soft ? fill_soft_planes(p, job, first + at, soft->shares[batches])
+                   : fill_planes(p, job, first + at, count - at < BATCH ? count - at : BATCH, target)))
             return false;
+    }
     for (size_t i = 0; i < batches * BLOCKS; ++i)
         s.columns[i / BLOCKS][i % BLOCKS] = columns_of_block(s.f, s.n, job->classes, i);
     bool whole = true, full = batches == STRIP;
@@ -381,7 +451,8 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         whole = whole && is_whole(&s.p[i]);
         full = full && is_full(&s.p[i]);
     }
-    const bool by_classes = full && target != SMOOTHED_TARGET && job->memory.overlap && *framed == 0;
+    const bool smooth = is_smoothed(job, target);
+    const bool by_classes = full && !smooth && !soft && job->memory.overlap && *framed == 0;
     if (by_classes && has_groups(job))
         find_group(&s, job, first);
     if (by_classes && whole)
@@ -391,15 +462,15 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     for (size_t i = 0; !by_classes && i < batches; ++i) {
         struct planes *p = &s.p[i];
         for (int k = 0; p->kept > 0 && k < BLOCKS; ++k)
-            s.plain[i][k] = target == SMOOTHED_TARGET ? sum_planes_even(p, job, k * VW, &s.columns[i][k], framed)
-                            : is_whole(p)             ? sum_whole_planes(p, job, k * VW, &s.columns[i][k], framed)
-                                                      : sum_planes(p, job, k * VW, &s.columns[i][k], framed);
+            s.plain[i][k] = smooth        ? sum_planes_even(p, job, k * VW, &s.columns[i][k], framed)
+                            : is_whole(p) ? sum_whole_planes(p, job, k * VW, &s.columns[i][k], framed)
+                                          : sum_planes(p, job, k * VW, &s.columns[i][k], framed);
     }
     for (size_t i = 0; i < batches; ++i) {
         struct planes *p = &s.p[i];
         if (!finish_planes(p, job, target, grad_scale))
             continue;
-        for (int n = 0; target == SMOOTHED_TARGET && n < BATCH; ++n)
+        for (int n = 0; smooth && n < BATCH; ++n)
             p->B[n] = f64_to_f32(p->b.scale[n] * p->b.even[n]);
         for (int k = 0; p->out && k < BLOCKS; ++k)
             s.plain[i][k] = prepare_scale(&p->b, k * VW, columns_of_planes(p, job, (size_t)k * VW, false), p->y,
@@ -407,11 +478,13 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
     }
     if (!job->out)
         return true;
-    const bool streamed = planes_are_streamed(job);
+    const bool streamed = !soft && planes_are_streamed(job);
     for (size_t i = 0; i < batches; ++i)
         for (int k = 0; k < BLOCKS; ++k)
             full = full && s.plain[i][k];
-    if (full && target == SMOOTHED_TARGET && streamed)
+    if (full && soft)
+        scale_strip_soft(&s, job);
+    else if (full && target == SMOOTHED_TARGET && streamed)
         scale_strip_smoothed_streamed(&s, job);
     else if (full && target == SMOOTHED_TARGET)
         scale_strip_smoothed(&s, job);
@@ -436,17 +509,25 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
 
 static NOINLINE bool run_strip_plain(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
-    return run_strip(job, first, count, PLAIN_TARGET, job->grad_scale, framed);
+    return run_strip(job, first, count, PLAIN_TARGET, job->grad_scale, NULL, framed);
 }
 
 static NOINLINE bool run_strip_single(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
-    return run_strip(job, first, count, SINGLE_TARGET, 0, framed);
+    return run_strip(job, first, count, SINGLE_TARGET, 0, NULL, framed);
 }
 
 static NOINLINE bool run_strip_smoothed(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
-    return run_strip(job, first, count, SMOOTHED_TARGET, 0, framed);
+    return run_strip(job, first, count, SMOOTHED_TARGET, 0, NULL, framed);
+}
+
+static NOINLINE bool run_strip_soft(const struct xent_job *job, size_t first, size_t count, int *framed)
+{
+    struct soft_strip soft;
+    for (size_t i = 0; i < STRIP * BLOCKS; ++i)
+        soft.shares[i / BLOCKS][i % BLOCKS].q = (float(*)[VW])soft.q + columns_at(job->classes, i);
+    return run_strip(job, first, count, DISTRIBUTION, 0, &soft, framed);
 }
 
 /* So many rows from one on make a strip: as many as it has room for, or fewer after which gradients begin a line. So

@@ -167,6 +167,20 @@ static ALWAYS_INLINE float *packed_of_block(struct column_room *room, size_t cla
     return room->packed + VW * columns_at(classes, block);
 }
 
+/* Whether what is taken off gradients has an even share in it. */
+static ALWAYS_INLINE bool is_smoothed(const struct xent_job *job, enum target target)
+{
+    return target == SMOOTHED_TARGET || (target == DISTRIBUTION && job->smoothing > 0);
+}
+
+static ALWAYS_INLINE void take_probabilities(struct column_taking *take, const struct column_shares *shares,
+                                             const struct xent_job *job)
+{
+    take->q = (const float(*)[VW])shares->q;
+    take->N_hi = job->class_weights ? NULL : shares->N_hi;
+    take->N_lo = shares->N_lo;
+}
+
 /* Rows of few classes by columns, a constant number of them. Everything is read before anything is written. shares
    NULL: no probabilities. */
 static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job *job, enum target target, int rows,
@@ -190,7 +204,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
         b->cut[i] = near_frame.cut;
     for (int i = 0; i < rows; ++i)
         b->finite[i] = true;
-    const bool smooth = target == SMOOTHED_TARGET || (target == DISTRIBUTION && job->smoothing > 0);
+    const bool smooth = is_smoothed(job, target);
     const bool may_pack = !smooth && target != DISTRIBUTION && has_packed_rows(job);
     for (int k = 0; k < blocks; ++k) {
         packed[k] = may_pack && *framed == 0 && is_packed(b, k * VW) &&
@@ -220,11 +234,8 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
             take.B = B + k * VW;
             take.w = job->class_weights;
         }
-        if (shares) {
-            take.q = (const float(*)[VW])shares[k].q;
-            take.N_hi = job->class_weights ? NULL : shares[k].N_hi;
-            take.N_lo = shares[k].N_lo;
-        }
+        if (shares)
+            take_probabilities(&take, &shares[k], job);
         scale_block(b, k * VW, place, y, plain[k], take, &columns[k]);
     }
     if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
@@ -294,10 +305,10 @@ static ALWAYS_INLINE bool find_taken(const struct batch *b, int at, const struct
     return usual;
 }
 
-/* Adds probabilities to the distributions of a block of rows from at on, as add_probabilities does to one. Returns
-   whether columns can take them. */
-static ALWAYS_INLINE bool add_block_probabilities(struct batch *b, int at, const struct xent_job *job,
-                                                  const struct column_shares *s)
+/* Adds probabilities to the distributions of a block of rows from at on, as add_probabilities does to one; from one
+   class to the next it is x_stride, and for probabilities q_stride. Returns whether columns can take them. */
+static ALWAYS_INLINE bool add_block_probabilities(struct batch *b, int at, const struct xent_job *job, size_t x_stride,
+                                                  size_t q_stride, const struct column_shares *s)
 {
     const struct xent_job known = *job; /* so that the loops need not read it again after each store */
     double named[VW], x[VW], w[VW], a[VW];
@@ -305,9 +316,9 @@ static ALWAYS_INLINE bool add_block_probabilities(struct batch *b, int at, const
         named[i] = distribution_named(&known, b->row[at + i]);
     for (int i = 0; i < VW; ++i) {
         const int32_t y = s->y[i];
-        x[i] = y < 0 ? 0 : (double)b->x[at + i][y];
+        x[i] = y < 0 ? 0 : (double)b->x[at + i][(size_t)y * x_stride];
         w[i] = y < 0 ? 0 : xent_job_class_weight(&known, (size_t)y);
-        a[i] = y < 0 ? 0 : (double)b->q[at + i][y] * w[i];
+        a[i] = y < 0 ? 0 : (double)b->q[at + i][(size_t)y * q_stride] * w[i];
     }
     /* Without branches, so that it becomes vector code. */
     int64_t unusual = 0;
@@ -344,8 +355,8 @@ static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xen
     bool usual = true;
     for (int k = 0; k < blocks; ++k) {
         const int at = k * VW;
-        columns_shares(b->x + at, b->q + at, b->classes, job->class_weights, b->pivot + at, &shares[k]);
-        usual = find_taken(b, at, job, &shares[k]) && add_block_probabilities(b, at, job, &shares[k]) && usual;
+        columns_shares_of_rows(b->x + at, b->q + at, b->classes, job->class_weights, b->pivot + at, &shares[k]);
+        usual = find_taken(b, at, job, &shares[k]) && add_block_probabilities(b, at, job, 1, 1, &shares[k]) && usual;
     }
     if (!usual) {
         find_pivots(b, job);

@@ -67,14 +67,27 @@ struct column_shares {
     float N_hi[VW], N_lo[VW];
 };
 
+/* Where logits or probabilities lie, and how far ahead they are fetched if that is in planes. */
+struct shares_place {
+    struct column_place at;
+    struct ahead ahead;
+};
+
+static ALWAYS_INLINE void load_shares(const struct shares_place *from, size_t j, size_t count, vf column[4])
+{
+    load_columns(from->at, j, count, column);
+    if (!from->at.is_rows)
+        prefetch_columns(from->at, j, count, from->ahead);
+}
+
 /* Takes the probabilities of classes j to j + count - 1, for a constant count <= 4. first: how many classes are left
    from the first dominant one on; 0 where there is none yet. (A NaN counts for one, but columns do not take its row.)
  */
-static ALWAYS_INLINE void take_shares_some(const float *const *q, size_t classes, size_t j, size_t count,
+static ALWAYS_INLINE void take_shares_some(const struct shares_place *q, size_t classes, size_t j, size_t count,
                                            struct column_shares *s, vf *first)
 {
     vf share[4];
-    vload_columns(q, j, count, share);
+    load_shares(q, j, count, share);
     for (size_t i = 0; i < count; ++i) {
         const vf left = vset((float)(classes - (j + i)));
         vstore(s->q[j + i], share[i]);
@@ -82,7 +95,7 @@ static ALWAYS_INLINE void take_shares_some(const float *const *q, size_t classes
     }
 }
 
-static ALWAYS_INLINE void take_column_shares(const float *const *q, size_t classes, struct column_shares *s)
+static ALWAYS_INLINE void take_column_shares(const struct shares_place *q, size_t classes, struct column_shares *s)
 {
     vf first = vset(0.0f);
     size_t j = 0;
@@ -101,13 +114,13 @@ static ALWAYS_INLINE void take_column_shares(const float *const *q, size_t class
 }
 
 /* Adds classes j to j + count - 1, for a constant count <= 4, of rows without class weights and pivots. */
-static ALWAYS_INLINE void add_shares_some(const float *const *x, size_t j, size_t count, const struct column_shares *s,
-                                          double (*Q)[VW], double (*P)[VW])
+static ALWAYS_INLINE void add_shares_some(const struct shares_place *x, size_t j, size_t count,
+                                          const struct column_shares *s, double (*Q)[VW], double (*P)[VW])
 {
     static const double zeros[VW];
     const vi y = viload(s->y);
     vf column[4];
-    vload_columns(x, j, count, column);
+    load_shares(x, j, count, column);
     for (size_t i = 0; i < count; ++i) {
         const size_t lane = (j + i) % XENT_LANES;
         const bool begins = j < XENT_LANES;
@@ -122,7 +135,7 @@ static ALWAYS_INLINE void add_shares_some(const float *const *x, size_t j, size_
     }
 }
 
-static ALWAYS_INLINE void add_column_shares(const float *const *x, size_t classes, const struct column_shares *s,
+static ALWAYS_INLINE void add_column_shares(const struct shares_place *x, size_t classes, const struct column_shares *s,
                                             double (*Q)[VW], double (*P)[VW])
 {
     size_t j = 0;
@@ -137,16 +150,17 @@ static ALWAYS_INLINE void add_column_shares(const float *const *x, size_t classe
 }
 
 /* The same in every case: a probability of 0 makes nothing of any logit. */
-static NOINLINE void add_column_shares_general(const float *const *x, size_t classes, const float *w,
-                                               const double *pivot, const struct column_shares *s, double (*Q)[VW],
-                                               double (*P)[VW])
+static ALWAYS_INLINE void add_column_shares_general(struct column_place x, size_t classes, const float *w,
+                                                    const double *pivot, const struct column_shares *s, double (*Q)[VW],
+                                                    double (*P)[VW])
 {
     for (size_t j = 0; j < classes; ++j) {
         const size_t lane = j % XENT_LANES;
         for (int i = 0; i < VW; ++i) {
             const double a = s->y[i] == (int32_t)j ? 0 : (double)s->q[j][i] * (w ? (double)w[j] : 1);
             Q[lane][i] = (j < XENT_LANES ? 0 : Q[lane][i]) + a;
-            P[lane][i] = (j < XENT_LANES ? 0 : P[lane][i]) + (a != 0 ? a * ((double)x[i][j] - pivot[i]) : 0);
+            P[lane][i] = (j < XENT_LANES ? 0 : P[lane][i]) +
+                         (a != 0 ? a * ((double)column_entry(x, (size_t)i, j) - pivot[i]) : 0);
         }
     }
 }
@@ -161,8 +175,8 @@ static ALWAYS_INLINE void fold_column_lanes(double (*lane)[VW], size_t lanes, do
     memcpy(result, lane[0], sizeof lane[0]);
 }
 
-static NOINLINE void columns_shares(const float *const *x, const float *const *q, size_t classes, const float *w,
-                                    const double *pivot, struct column_shares *s)
+static ALWAYS_INLINE void columns_shares(const struct shares_place *x, const struct shares_place *q, size_t classes,
+                                         const float *w, const double *pivot, struct column_shares *s)
 {
     const size_t lanes = classes < XENT_LANES ? classes : XENT_LANES;
     double Q[XENT_LANES][VW] __attribute__((aligned(64))), P[XENT_LANES][VW] __attribute__((aligned(64)));
@@ -178,10 +192,27 @@ static NOINLINE void columns_shares(const float *const *x, const float *const *q
             general |= s->P[i] != s->P[i]; /* a factor of 0 has made a NaN of a logit of -inf */
     }
     if (general) {
-        add_column_shares_general(x, classes, w, pivot, s, Q, P);
+        add_column_shares_general(x->at, classes, w, pivot, s, Q, P);
         fold_column_lanes(Q, lanes, s->Q);
         fold_column_lanes(P, lanes, s->P);
     }
+}
+
+static NOINLINE void columns_shares_of_rows(const float *const *x, const float *const *q, size_t classes,
+                                            const float *w, const double *pivot, struct column_shares *s)
+{
+    const struct shares_place x_place = {.at = columns_of_rows(x, NULL)}, q_place = {.at = columns_of_rows(q, NULL)};
+    columns_shares(&x_place, &q_place, classes, w, pivot, s);
+}
+
+/* Of whole neighbours, whose logits and probabilities begin there; those of rows ahead further are fetched. */
+static NOINLINE void columns_shares_of_planes(const float *x, size_t x_stride, const float *q, size_t q_stride,
+                                              size_t ahead, size_t classes, const float *w, const double *pivot,
+                                              struct column_shares *s)
+{
+    const struct shares_place x_place = {{.is_whole = true, .x_plane = x, .x_stride = x_stride}, {.next = ahead}};
+    const struct shares_place q_place = {{.is_whole = true, .x_plane = q, .x_stride = q_stride}, {.next = ahead}};
+    columns_shares(&x_place, &q_place, classes, w, pivot, s);
 }
 
 /* Turns probabilities into what they take off, N q_j w_j, where struct taken has no other way. */

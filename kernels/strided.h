@@ -16,22 +16,11 @@ static void run_unlike_planes(const struct xent_job *job, size_t first, size_t l
         XENT_KERNEL(scalar).cross_entropy(job, first, last);
 }
 
-static void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target)
+/* Whether probabilities are taken by planes: batches of neighbours, of few classes. */
+static bool has_soft_planes(const struct xent_job *job)
 {
-    const bool is_long = job->classes > PLANES_MAX;
-    int framed = 0;
-    for (size_t i = first, count; i < last; i += count) {
-        const size_t most = is_long ? STRIP * BATCH : strip_rows(job, i);
-        count = line_left(job, i, last - i < most ? last - i : most);
-        if (!(is_long && target == PLAIN_TARGET ? run_long_strip_plain(job, i, count)
-              : is_long                         ? run_long_strip_single(job, i, count)
-              : target == PLAIN_TARGET          ? run_strip_plain(job, i, count, &framed)
-              : job->smoothing == 0             ? run_strip_single(job, i, count, &framed)
-                                                : run_strip_smoothed(job, i, count, &framed)))
-            run_unlike_planes(job, i, i + count, target);
-    }
-    if (planes_are_streamed(job))
-        vstream_end();
+    return !xent_job_has_labels(job) && job->classes <= SOFT_PLANES_MAX &&
+           row_stride(job, &job->targets_strides) == 1 && (job->inner == 1 || job->inner >= BATCH);
 }
 
 /* Whether rows of any number of classes are taken by planes: not with label smoothing. */
@@ -40,13 +29,52 @@ static bool is_long_plain(const struct xent_job *job)
     return job->smoothing == 0 && job->classes <= INT32_MAX;
 }
 
+static bool has_label_planes(const struct xent_job *job)
+{
+    const bool is_line = job->inner == 1 || job->inner >= SHORTEST_LINE;
+    return xent_job_has_plain_labels(job) &&
+           (job->classes <= PLANES_MAX ? is_line : is_long_plain(job) && (is_line || !fits_tile(job)));
+}
+
 static bool has_planes(const struct xent_job *job)
 {
-    if (!xent_job_has_plain_labels(job) || row_stride(job, &job->logits_strides) != 1 ||
-        (job->out && row_stride(job, &job->out_strides) != 1))
+    if (row_stride(job, &job->logits_strides) != 1 || (job->out && row_stride(job, &job->out_strides) != 1))
         return false;
-    const bool is_line = job->inner == 1 || job->inner >= SHORTEST_LINE;
-    return job->classes <= PLANES_MAX ? is_line : is_long_plain(job) && (is_line || !fits_tile(job));
+    return has_soft_planes(job) || has_label_planes(job);
+}
+
+/* As many rows from one on as are taken at once, at most. */
+static size_t planes_rows(const struct xent_job *job, size_t row, size_t left)
+{
+    const bool is_plain_strip = job->classes <= PLANES_MAX && xent_job_has_labels(job);
+    const size_t most = is_plain_strip ? strip_rows(job, row) : STRIP * BATCH;
+    const size_t count = line_left(job, row, left < most ? left : most);
+    /* Of probabilities whole batches, and what is left of a line after these. */
+    return xent_job_has_labels(job) || count < BATCH ? count : count - count % BATCH;
+}
+
+static bool run_some_planes(const struct xent_job *job, size_t first, size_t count, enum target target, int *framed)
+{
+    if (!xent_job_has_labels(job))
+        return count % BATCH == 0 && run_strip_soft(job, first, count, framed);
+    if (job->classes > PLANES_MAX)
+        return target == PLAIN_TARGET ? run_long_strip_plain(job, first, count)
+                                      : run_long_strip_single(job, first, count);
+    return target == PLAIN_TARGET ? run_strip_plain(job, first, count, framed)
+           : job->smoothing == 0  ? run_strip_single(job, first, count, framed)
+                                  : run_strip_smoothed(job, first, count, framed);
+}
+
+static void run_planes(const struct xent_job *job, size_t first, size_t last, enum target target)
+{
+    int framed = 0;
+    for (size_t i = first, count; i < last; i += count) {
+        count = planes_rows(job, i, last - i);
+        if (!run_some_planes(job, i, count, target, &framed))
+            run_unlike_planes(job, i, i + count, target);
+    }
+    if (planes_are_streamed(job))
+        vstream_end();
 }
 
 static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last)

@@ -207,12 +207,14 @@ static void *typed_targets(const struct rows *r)
     return narrow;
 }
 
-static void compute(const struct rows *r, const void *targets, const float *logits, const xent_strides *logits_strides,
-                    float *grad, const xent_strides *grad_strides, const xent_executor *executor, struct results *out)
+/* targets: labels; shares, as they lie, are for XENT_PROBABILITIES. */
+static void compute(const struct rows *r, const void *targets, const float *shares, const xent_strides *shares_strides,
+                    const float *logits, const xent_strides *logits_strides, float *grad,
+                    const xent_strides *grad_strides, const xent_executor *executor, struct results *out)
 {
-    const bool shares = r->options.target_type == XENT_PROBABILITIES;
-    const size_t labels = shares ? r->classes : r->options.labels;
-    const xent_strides target_strides = {r->inner * labels, 1, labels};
+    const bool soft = r->options.target_type == XENT_PROBABILITIES;
+    const size_t labels = r->options.labels;
+    const xent_strides label_strides = {r->inner * labels, 1, labels};
     xent_problem p = r->options;
     p.outer = r->outer;
     p.classes = r->classes;
@@ -221,9 +223,9 @@ static void compute(const struct rows *r, const void *targets, const float *logi
     p.logits_strides = logits_strides;
     p.grad = grad;
     p.grad_strides = grad_strides;
-    p.targets = shares ? (const void *)r->shares : targets;
-    p.targets_strides = &target_strides;
-    p.probabilities_strides = &target_strides;
+    p.targets = soft ? (const void *)shares : targets;
+    p.targets_strides = soft ? shares_strides : &label_strides;
+    p.probabilities_strides = &label_strides;
     p.loss = out->loss;
     p.lse = out->lse;
     p.kept_rows = &out->kept;
@@ -276,17 +278,20 @@ static void expect_array(const struct rows *r, const struct strided *got, const 
 
 enum place { FORWARD, IN_PLACE, APART, PLACES };
 
-/* One layout of the logits, one of the gradient, by the kernel in use. */
-static void check_layout(const struct rows *r, const void *targets, enum place place, const size_t layout[2],
+/* One layout of the logits, one of the gradient, one of probabilities, by the kernel in use. */
+static void check_layout(const struct rows *r, const void *targets, enum place place, const size_t layout[3],
                          const xent_executor *executor, const struct results *expected)
 {
     struct strided x = strided_new(r, layout[0], layout[1] % 2), g = strided_new(r, layout[1], layout[0] % 2);
+    struct strided q = strided_new(r, layout[2], layout[0] % 2);
     struct results got = results_new(r);
     float *before = allocate(x.bytes > g.bytes ? x.bytes : g.bytes);
     scatter(r, r->logits, &x);
+    scatter(r, r->shares, &q);
     const struct strided *to = place == IN_PLACE ? &x : &g;
     memcpy(before, to->data, to->bytes);
-    compute(r, targets, x.data, &x.strides, place == FORWARD ? NULL : to->data, &to->strides, executor, &got);
+    compute(r, targets, q.data, &q.strides, x.data, &x.strides, place == FORWARD ? NULL : to->data, &to->strides,
+            executor, &got);
     expect_same("loss", got.loss, expected->loss, r->options.reduction == XENT_NONE ? r->count : 1);
     expect_same("lse", got.lse, expected->lse, r->count);
     if (got.kept != expected->kept || got.denominator != expected->denominator)
@@ -297,6 +302,7 @@ static void check_layout(const struct rows *r, const void *targets, enum place p
     results_free(&got);
     guard_free(&x.memory);
     guard_free(&g.memory);
+    guard_free(&q.memory);
 }
 
 static void check_rows(const struct rows *r, struct rng *rng)
@@ -306,11 +312,11 @@ static void check_rows(const struct rows *r, struct rng *rng)
     const void *targets = r->options.target_type == XENT_LABELS_I32 ? narrow : r->targets;
     struct results expected = results_new(r), same = results_new(r);
     use_kernel("scalar");
-    compute(r, targets, r->logits, &contiguous, expected.grad, &contiguous, NULL, &expected);
+    compute(r, targets, r->shares, &contiguous, r->logits, &contiguous, expected.grad, &contiguous, NULL, &expected);
     for (const char *const *isa = xent_isas(); *isa; isa++) {
         use_kernel(*isa);
         name_detail("%s, contiguous", *isa);
-        compute(r, targets, r->logits, &contiguous, same.grad, &contiguous, NULL, &same);
+        compute(r, targets, r->shares, &contiguous, r->logits, &contiguous, same.grad, &contiguous, NULL, &same);
         expect_same("loss", same.loss, expected.loss, r->options.reduction == XENT_NONE ? r->count : 1);
         expect_same("gradient", same.grad, expected.grad, r->count * r->classes);
         for (int place = FORWARD; place < PLACES; place++) {
@@ -318,11 +324,14 @@ static void check_rows(const struct rows *r, struct rng *rng)
             watched_init_any(&watched, rng);
             const bool threads = rng_chance(rng, 0.5);
             const size_t images = rng_below(rng, KINDS_OF_IMAGES);
-            size_t layout[2] = {rng_below(rng, LAYOUTS), rng_below(rng, LAYOUTS)};
+            size_t layout[3] = {rng_below(rng, LAYOUTS), rng_below(rng, LAYOUTS), rng_below(rng, LAYOUTS)};
             if (rng_chance(rng, 0.4))
                 layout[0] = layout[1] = images;
-            name_detail("%s, logits as %s, gradient as %s, place %d, %s", *isa, layouts[layout[0]], layouts[layout[1]],
-                        place, threads ? watched_describe(&watched).text : "no executor");
+            if (layout[0] < KINDS_OF_IMAGES && rng_chance(rng, 0.7))
+                layout[2] = rng_below(rng, KINDS_OF_IMAGES);
+            name_detail("%s, logits as %s, gradient as %s, probabilities as %s, place %d, %s", *isa, layouts[layout[0]],
+                        layouts[layout[1]], layouts[layout[2]], place,
+                        threads ? watched_describe(&watched).text : "no executor");
             check_layout(r, targets, (enum place)place, layout, threads ? &watched.executor : NULL, &expected);
             watched_expect_sane(&watched);
         }
@@ -381,6 +390,26 @@ START_TEST(long_rows)
 }
 END_TEST
 
+/* Neighbours, a batch of them and more, with a probability for every class. */
+START_TEST(soft_neighbours)
+{
+    struct rng rng = rng_stream(64);
+    for (size_t repeat = 0; repeat < scaled(80); repeat++) {
+        const size_t classes = 1 + rng_below(&rng, repeat % 4 ? 30 : 66);
+        struct rows r = rows_new(1 + rng_below(&rng, 2), classes, 20 + rng_below(&rng, 150));
+        do
+            fill_rows(&r, &rng);
+        while (r.options.target_type != XENT_PROBABILITIES);
+        name_case("soft neighbours %zu: %zux%zux%zu, smoothing %g%s%s%s%s", repeat, r.outer, classes, r.inner,
+                  r.options.label_smoothing, r.options.class_weights ? ", class weights" : "",
+                  r.options.row_weights ? ", row weights" : "", r.options.dloss ? ", dloss" : "",
+                  r.options.reduction == XENT_NONE ? "" : ", mean");
+        check_rows(&r, &rng);
+        rows_free(&r);
+    }
+}
+END_TEST
+
 static bool is_plain(const struct rows *r)
 {
     const xent_problem *p = &r->options;
@@ -414,7 +443,7 @@ END_TEST
    where kernels are emulated. */
 START_TEST(large_images)
 {
-    const size_t apart[2][2] = {{IMAGES, PLANES_OF_LINES}, {PADDED_PLANES, PLANES_OF_LINES}};
+    const size_t apart[2][3] = {{IMAGES, PLANES_OF_LINES}, {PADDED_PLANES, PLANES_OF_LINES}};
     struct rng rng = rng_stream(62);
     for (size_t smooth = 0; smooth < scaled(2); smooth++) {
         struct rows r = rows_new(1, 21, 102403);
@@ -426,7 +455,7 @@ START_TEST(large_images)
         struct results expected = results_new(&r);
         int32_t *targets = typed_targets(&r);
         use_kernel("scalar");
-        compute(&r, targets, r.logits, &contiguous, expected.grad, &contiguous, NULL, &expected);
+        compute(&r, targets, r.shares, &contiguous, r.logits, &contiguous, expected.grad, &contiguous, NULL, &expected);
         for (const char *const *isa = xent_isas(); *isa; isa++) {
             use_kernel(*isa);
             name_case("%s, smoothing %g", *isa, r.options.label_smoothing);
@@ -477,6 +506,7 @@ int main(void)
     tcase_add_test(add_case(suite, "shapes"), shapes);
     tcase_add_test(add_case(suite, "long rows"), long_rows);
     tcase_add_test(add_case(suite, "neighbours"), neighbours);
+    tcase_add_test(add_case(suite, "soft neighbours"), soft_neighbours);
     tcase_add_test(add_case(suite, "large images"), large_images);
     tcase_add_test(add_case(suite, "unreadable"), unreadable);
     return run_suite(suite);

@@ -292,11 +292,12 @@ typedef struct xent_problem {
  *
  * Cost. Rows whose classes are neighbours, and those that are neighbours of each other for each class (images) with
  * plain labels, take the time of memory and arithmetic; the latter, where they have more than 96 classes, not with
- * label smoothing, and their gradient takes the exponentials' time a second time. Other rows are copied, a few at a
- * time, to where their classes are neighbours, which takes two to seven times as long; or, if they have more than 12272
- * classes, 6128 with XENT_PROBABILITIES, taken number by number, at some 20 to 50 ns for a forward and 40 to 110 with a
- * gradient. Where classes are not neighbours, up to 120 KB of stack are needed, elsewhere 64 KB. XENT_F64 takes five
- * to ten times as long as floats, and collects numbers one by one where neither classes nor rows are neighbours.
+ * label smoothing, and their gradient takes the exponentials' time a second time. Images of up to 64 classes with
+ * XENT_PROBABILITIES that lie likewise are as good. Other rows are copied, a few at a time, to where their classes are
+ * neighbours, which takes two to seven times as long; or, if they have more than 12272 classes, 6128 with
+ * XENT_PROBABILITIES, taken number by number, at some 20 to 50 ns for a forward and 40 to 110 with a gradient. Where
+ * classes are not neighbours, up to 120 KB of stack are needed, elsewhere 64 KB. XENT_F64 takes five to ten times as
+ * long as floats, and collects numbers one by one where neither classes nor rows are neighbours.
  */
 XENT_API xent_status xent_cross_entropy(const xent_problem *problem);
 
