@@ -104,25 +104,27 @@ static ALWAYS_INLINE void double_find_scale(struct double_batch *b, size_t i, co
     b->scale_any[i] = double_term(job->grad_scale, dloss);
 }
 
+static ALWAYS_INLINE void double_copy_scale(struct double_batch *b, size_t to, size_t from)
+{
+    double_put(&b->scale, to, double_pair(&b->scale, from));
+    b->scale_exponent[to] = b->scale_exponent[from];
+    b->scale_is_finite[to] = b->scale_is_finite[from];
+    b->scale_any[to] = b->scale_any[from];
+}
+
 /* The scales of all rows: the same, or each its own. */
 static void double_find_scales(struct double_batch *b, const struct xent_job *job)
 {
-    if (job->dloss) {
-        for (size_t i = 0; i < b->count; ++i)
-            double_find_scale(b, i, job,
-                              xent_job_number(job, job->dloss, xent_job_at(job, &job->dloss_strides, b->row[i])));
-        return;
+    const size_t own = job->dloss ? b->count : 1;
+    for (size_t i = 0; i < own; ++i) {
+        const size_t at = job->dloss ? xent_job_at(job, &job->dloss_strides, b->row[i]) : 0;
+        double_find_scale(b, i, job, job->dloss ? xent_job_number(job, job->dloss, at) : 1);
     }
-    double_find_scale(b, 0, job, 1);
-    for (size_t i = 1; i < DOUBLE_ROWS; ++i) {
-        double_put(&b->scale, i, double_pair(&b->scale, 0));
-        b->scale_exponent[i] = b->scale_exponent[0];
-        b->scale_is_finite[i] = b->scale_is_finite[0];
-        b->scale_any[i] = b->scale_any[0];
-    }
+    for (size_t i = own; i < DOUBLE_ROWS; ++i)
+        double_copy_scale(b, i, 0);
 }
 
-/* log1p of less is what it is given; of less than 1, or 2^-960, so much that it is no part of the sum. */
+/* Beside an e_y of 2^960 a smaller sum of the others is its own log1p; one below 1 keeps an exponent of its own. */
 #define DOUBLE_TINY 0x1p850
 
 /* Sums, losses and log-sum-exps of rows from first on. */
