@@ -46,8 +46,8 @@ static bool has_planes(const struct xent_job *job)
 /* As many rows from one on as are taken at once, at most. */
 static size_t planes_rows(const struct xent_job *job, size_t row, size_t left)
 {
-    const bool is_plain_strip = job->classes <= PLANES_MAX && xent_job_has_labels(job);
-    const size_t most = is_plain_strip ? strip_rows(job, row) : STRIP * BATCH;
+    const bool has_strips = job->classes <= PLANES_MAX && xent_job_has_labels(job);
+    const size_t most = has_strips ? strip_rows(job, row) : STRIP * BATCH;
     const size_t count = line_left(job, row, left < most ? left : most);
     /* Of probabilities whole batches, and what is left of a line after these. */
     return xent_job_has_labels(job) || count < BATCH ? count : count - count % BATCH;
