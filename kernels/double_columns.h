@@ -127,15 +127,22 @@ static NOINLINE void double_columns_max(struct double_batch *b, const struct xen
         b->m[i] = nan[i] ? (double)NAN : max[i];
 }
 
-/* Reads what of a block is not there yet: of a single block, logits and probabilities stay. */
+/* Reads a block's logits unless they are still there, as those of a single block are. */
 static void double_columns_read_again(const struct double_batch *b, const struct xent_job *job, size_t begin,
                                       size_t count, struct double_columns *c)
 {
     if (job->classes <= DOUBLE_BLOCK)
         return;
     double_columns_read(b, c->x_is_packed, b->x, job->logits_strides.classes, begin, count, c->x);
-    if (!xent_job_has_labels(job))
-        double_columns_read(b, c->targets_are_packed, c->targets, job->targets_strides.classes, begin, count, c->q);
+}
+
+/* The same for probabilities. */
+static void double_columns_read_targets(const struct double_batch *b, const struct xent_job *job, size_t begin,
+                                        size_t count, struct double_columns *c)
+{
+    if (job->classes <= DOUBLE_BLOCK)
+        return;
+    double_columns_read(b, c->targets_are_packed, c->targets, job->targets_strides.classes, begin, count, c->q);
 }
 
 /* The sums of w_j (m - x_j). */
@@ -221,6 +228,7 @@ static NOINLINE void double_columns_probabilities(struct double_batch *b, const 
     for (size_t begin = 0; begin < job->classes; begin += DOUBLE_BLOCK) {
         const size_t count = double_columns_count(job->classes, begin);
         double_columns_read_again(b, job, begin, count, c);
+        double_columns_read_targets(b, job, begin, count, c);
         double_columns_shares(job, begin, count, c, c->e, c->e_rest);
         double_columns_take(b, begin, count, c->e, c->e_rest, &b->own);
         double_columns_add(&c->lanes, begin, count, c->e, c->e_rest);
@@ -332,8 +340,8 @@ static void double_columns_scale(const struct double_batch *b, const struct xent
         if (many)
             double_columns_read(b, c->out_is_packed, (const double *const *)b->out, job->out_strides.classes, begin,
                                 count, c->e);
-        if (many && !xent_job_has_labels(job))
-            double_columns_read(b, c->targets_are_packed, c->targets, job->targets_strides.classes, begin, count, c->q);
+        if (!xent_job_has_labels(job))
+            double_columns_read_targets(b, job, begin, count, c);
         double_columns_multiply(b, count, c->e);
         if (c->has_even || !xent_job_has_labels(job))
             double_columns_subtract(b, job, begin, count, c);
