@@ -1,6 +1,6 @@
 /*
  * What the order takes in which kernels go through memory, without arithmetic: the same lines read, written and fetched
- * ahead as kernels/overlap.h and kernels/planes.h do, where they do so. What a call takes beyond it is arithmetic that
+ * ahead as kernels/overlap.h and kernels/strips.h do, where they do so. What a call takes beyond it is arithmetic that
  * memory did not cover; what it takes beyond a floor is the price of an order that gives every row its sum before its
  * gradient is written. But a call may also take less: with nothing to compute between them fetches come in bursts,
  * which costs more than arithmetic that memory covers.

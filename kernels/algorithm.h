@@ -5,7 +5,7 @@
  * keep memory busy; taking.h and soft.h what targets in more than one class add to them; columns.h and soft_columns.h
  * the same for a vector's worth of short rows at a time, packed_rows.h for those without gaps; batch.h what becomes of
  * a batch's sums; short_rows.h batches by columns; fill_batch.h which rows a batch has; rows.h the functions of a
- * kernel; tiles.h and planes.h rows whose classes are not neighbours.
+ * kernel; tiles.h, planes.h, strips.h and long_strips.h rows whose classes are not neighbours.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
  * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame
@@ -115,7 +115,8 @@ extern const struct xent_kernel XENT_KERNEL(scalar);
 #include "kernels/log_softmax.h"
 #include "kernels/tiles.h"
 #include "kernels/planes.h"
-#include "kernels/long_planes.h"
+#include "kernels/strips.h"
+#include "kernels/long_strips.h"
 #include "kernels/strided.h"
 /* clang-format on */
 #include "kernels/bce.h"

@@ -1,9 +1,9 @@
 /*
- * Part of kernels/algorithm.h: neighbours, as those of planes.h, of more classes than a strip keeps the exponentials
+ * Part of kernels/algorithm.h: 64 neighbours, as those of strips.h, of more classes than a strip keeps the exponentials
  * of: their sums are in lanes for each vector of rows, and the exponentials of the gradient are formed again.
  */
-#ifndef XENT_KERNELS_LONG_PLANES_H
-#define XENT_KERNELS_LONG_PLANES_H
+#ifndef XENT_KERNELS_LONG_STRIPS_H
+#define XENT_KERNELS_LONG_STRIPS_H
 
 enum { STRIP_BLOCKS = STRIP * BLOCKS, LONG_AHEAD = 16 /* planes are fetched so many ahead */ };
 
