@@ -2,6 +2,7 @@
 #include "xent/xent.h"
 
 #include "arguments.h"
+#include "control.h"
 #include "kernels/kernel.h"
 #include "problem.h"
 #include "select.h"
@@ -35,8 +36,8 @@ static xent_status read_options(const xent_options *given, xent_options *options
 }
 
 /* The general call for rows that are neighbours of each other but for their strides. */
-static xent_status fused(const void *logits, const void *targets, xent_targets type, size_t rows, size_t classes,
-                         float *loss, float *grad, const xent_options *given)
+static NOINLINE xent_status fused(const void *logits, const void *targets, xent_targets type, size_t rows,
+                                  size_t classes, float *loss, float *grad, const xent_options *given, uint64_t control)
 {
     xent_options options;
     const xent_status status = read_options(given, &options);
@@ -66,19 +67,25 @@ static xent_status fused(const void *logits, const void *targets, xent_targets t
     problem.lse = options.lse;
     problem.error_row = options.error_row;
     problem.executor = options.executor;
-    return xent_compute(&problem);
+    return xent_compute(&problem, control);
 }
 
 xent_status xent_fused_f32(const float *logits, const int32_t *targets, size_t rows, size_t classes, float *loss,
                            float *grad, const xent_options *options)
 {
-    return fused(logits, targets, XENT_LABELS_I32, rows, classes, loss, grad, options);
+    const uint64_t control = control_put_aside();
+    const xent_status status = fused(logits, targets, XENT_LABELS_I32, rows, classes, loss, grad, options, control);
+    control_restore(control);
+    return status;
 }
 
 xent_status xent_fused_f32_i64(const float *logits, const int64_t *targets, size_t rows, size_t classes, float *loss,
                                float *grad, const xent_options *options)
 {
-    return fused(logits, targets, XENT_LABELS_I64, rows, classes, loss, grad, options);
+    const uint64_t control = control_put_aside();
+    const xent_status status = fused(logits, targets, XENT_LABELS_I64, rows, classes, loss, grad, options, control);
+    control_restore(control);
+    return status;
 }
 
 /* The checks that the calls without targets share; the strides in job become the effective ones. out or lse is NULL. */
@@ -108,14 +115,24 @@ static xent_status prepare(struct xent_job *job, size_t rows)
     return XENT_OK;
 }
 
+/* Checks a call without targets, and has a kernel's function compute its rows. */
+static xent_status run(void (*compute)(const struct xent_job *job, size_t first, size_t last), struct xent_job *job,
+                       size_t rows)
+{
+    const xent_status status = prepare(job, rows);
+    if (status != XENT_OK)
+        return status;
+    const uint64_t control = control_put_aside();
+    compute(job, 0, rows);
+    control_restore(control);
+    return XENT_OK;
+}
+
 xent_status xent_logsumexp_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride, float *lse)
 {
     struct xent_job job = {
         .classes = classes, .inner = 1, .logits = logits, .logits_strides = {logits_stride, 1, 0}, .lse = lse};
-    const xent_status status = prepare(&job, rows);
-    if (status == XENT_OK)
-        xent_active_kernel()->softmax(&job, 0, rows);
-    return status;
+    return run(xent_active_kernel()->softmax, &job, rows);
 }
 
 xent_status xent_softmax_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride, float *probs,
@@ -127,10 +144,7 @@ xent_status xent_softmax_f32(const float *logits, size_t rows, size_t classes, s
                            .logits_strides = {logits_stride, 1, 0},
                            .out = probs,
                            .out_strides = {probs_stride, 1, 0}};
-    const xent_status status = prepare(&job, rows);
-    if (status == XENT_OK)
-        xent_active_kernel()->softmax(&job, 0, rows);
-    return status;
+    return run(xent_active_kernel()->softmax, &job, rows);
 }
 
 xent_status xent_log_softmax_f32(const float *logits, size_t rows, size_t classes, size_t logits_stride,
@@ -142,10 +156,7 @@ xent_status xent_log_softmax_f32(const float *logits, size_t rows, size_t classe
                            .logits_strides = {logits_stride, 1, 0},
                            .out = log_probs,
                            .out_strides = {log_probs_stride, 1, 0}};
-    const xent_status status = prepare(&job, rows);
-    if (status == XENT_OK)
-        xent_active_kernel()->log_softmax(&job, 0, rows);
-    return status;
+    return run(xent_active_kernel()->log_softmax, &job, rows);
 }
 
 const char *xent_status_string(xent_status status)

@@ -5,8 +5,10 @@
 #include "xent/xent.h"
 
 #include "arguments.h"
+#include "control.h"
 #include "kernels/f64.h"
 #include "select.h"
+#include "workers.h"
 
 #include <math.h>
 #include <stdbool.h>
@@ -72,8 +74,9 @@ static void run_task(void *argument, size_t index)
 }
 
 /* The sum of the unrounded losses. */
-static double run(struct xent_bce_job *job, size_t elements, const xent_executor *executor)
+static double run(struct xent_bce_job *job, size_t elements, const struct workers *workers)
 {
+    const xent_executor *executor = workers->executor;
     double sums[XENT_CHUNKS];
     job->sums = sums;
     job->chunk = xent_chunk(elements);
@@ -83,7 +86,7 @@ static double run(struct xent_bce_job *job, size_t elements, const xent_executor
         wanted = executor->threads < XENT_CHUNKS ? executor->threads * TASKS_PER_THREAD : XENT_CHUNKS;
     struct tasks tasks = {xent_active_kernel(), job, elements, ((chunks - 1) / wanted + 1) * job->chunk};
     if (tasks.elements_per_task < elements)
-        executor->parallel_for(executor->context, run_task, &tasks, (elements - 1) / tasks.elements_per_task + 1);
+        xent_in_parallel(workers, run_task, &tasks, (elements - 1) / tasks.elements_per_task + 1);
     else
         tasks.kernel->bce(job, 0, elements);
     double sum = 0;
@@ -98,8 +101,8 @@ static float rounded(double v)
     return result == 0 ? 0 : result;
 }
 
-xent_status xent_bce_f32(const float *logits, const float *targets, size_t rows, size_t classes, float *loss,
-                         float *grad, const xent_bce_options *given)
+static NOINLINE xent_status compute(const float *logits, const float *targets, size_t rows, size_t classes, float *loss,
+                                    float *grad, const xent_bce_options *given, uint64_t control)
 {
     xent_bce_options options;
     xent_status status = read_options(given, &options);
@@ -151,8 +154,18 @@ xent_status xent_bce_f32(const float *logits, const float *targets, size_t rows,
         .loss = none ? loss : NULL,
         .grad_scale = options.reduction == XENT_MEAN ? 1 / (double)elements : 1,
     };
-    const double sum = run(&job, elements, options.executor);
+    const struct workers workers = {options.executor, control};
+    const double sum = run(&job, elements, &workers);
     if (!none)
         *loss = rounded(options.reduction == XENT_MEAN ? sum / (double)elements : sum);
     return XENT_OK;
+}
+
+xent_status xent_bce_f32(const float *logits, const float *targets, size_t rows, size_t classes, float *loss,
+                         float *grad, const xent_bce_options *options)
+{
+    const uint64_t control = control_put_aside();
+    const xent_status status = compute(logits, targets, rows, classes, loss, grad, options, control);
+    control_restore(control);
+    return status;
 }

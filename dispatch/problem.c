@@ -2,7 +2,7 @@
 #include "problem.h"
 
 #include "arguments.h"
-#include "kernels/control.h"
+#include "control.h"
 #include "kernels/kernel.h"
 #include "kernels/pair.h"
 #include "run.h"
@@ -238,7 +238,7 @@ static void add_long(struct long_sum *to, double v, xent_dtype dtype)
     to->lost += sum.lo;
 }
 
-/* Whether every class weight is in [0, XENT_MAX_CLASS_WEIGHT]; as integers, which no control bit flushes. */
+/* Whether every class weight is in [0, XENT_MAX_CLASS_WEIGHT]; as integers, by vectors. */
 static bool class_weights_are_good(const struct xent_job *job)
 {
     const uint32_t most32 = f32_bits(XENT_MAX_CLASS_WEIGHT);
@@ -255,9 +255,8 @@ static bool class_weights_are_good(const struct xent_job *job)
     return !bad;
 }
 
-/* The sum of one chunk of class weights that are floats, in the lanes of docs/numerics.md, section 3. A function of its
-   own, so that all of it lies between the two changes of the control bits. */
-static NOINLINE double class_weights_chunk(const float *w, size_t count)
+/* The sum of one chunk of class weights that are floats, in the lanes of docs/numerics.md, section 3. */
+static double class_weights_chunk(const float *w, size_t count)
 {
     double lane[XENT_LANES] = {0};
     size_t j = 0;
@@ -276,11 +275,9 @@ static double class_weights_sum(const struct xent_job *job)
         return (double)job->classes;
     struct long_sum sum = {0, 0};
     const size_t chunk = xent_chunk(job->classes);
-    const uint64_t saved = control_gradual();
     for (size_t j = 0; job->dtype == XENT_F32 && j < job->classes; j += chunk)
         sum.sum += class_weights_chunk((const float *)job->class_weights + j,
                                        job->classes - j < chunk ? job->classes - j : chunk);
-    control_restore(saved);
     for (size_t j = 0; job->dtype == XENT_F64 && j < job->classes; ++j)
         add_long(&sum, xent_job_class_weight(job, j), XENT_F64);
     return sum.sum + sum.lost;
@@ -439,7 +436,7 @@ static void store_results(const xent_problem *p, const struct kept *kept, double
     store_loss(p, p->reduction == XENT_SUM || empty ? sum : sum / denominator);
 }
 
-xent_status xent_compute(const xent_problem *p)
+NOINLINE xent_status xent_compute(const xent_problem *p, uint64_t control)
 {
     if (!options_are_known(p))
         return XENT_ERR_OPTION;
@@ -477,7 +474,8 @@ xent_status xent_compute(const xent_problem *p)
     const double denominator = p->normalizer > 0 ? p->normalizer : kept.denominator;
     job.grad_scale = p->reduction != XENT_MEAN ? 1 : denominator != 0 ? 1 / denominator : 0;
     job.divisor = p->reduction != XENT_MEAN ? 1 : denominator;
-    const double sum = xent_run_cross_entropy(xent_active_kernel(), &job, rows, p->executor);
+    const struct workers workers = {p->executor, control};
+    const double sum = xent_run_cross_entropy(xent_active_kernel(), &job, rows, &workers);
     store_results(p, &kept, sum);
     return XENT_OK;
 }
@@ -490,5 +488,8 @@ xent_status xent_cross_entropy(const xent_problem *given)
         return XENT_ERR_NULL;
     if (!read_struct(given, given->struct_size, &problem, sizeof problem, older, 1))
         return XENT_ERR_OPTION;
-    return xent_compute(&problem);
+    const uint64_t control = control_put_aside();
+    const xent_status status = xent_compute(&problem, control);
+    control_restore(control);
+    return status;
 }

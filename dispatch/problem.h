@@ -5,6 +5,7 @@
 #include "kernels/names.h"
 #include "xent/xent.h"
 
-xent_status xent_compute(const xent_problem *problem);
+/* control: what the caller's thread has put aside (control.h). */
+xent_status xent_compute(const xent_problem *problem, uint64_t control);
 
 #endif

@@ -62,17 +62,18 @@ static bool can_split(const struct xent_job *job)
 }
 
 static void run(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
-                const xent_executor *executor)
+                const struct workers *workers)
 {
+    const xent_executor *executor = workers->executor;
     if (executor && can_split(job) && is_split(rows, job->classes, executor)) {
-        xent_split_rows(kernel, job, rows, executor, wanted_tasks(executor));
+        xent_split_rows(kernel, job, rows, workers, wanted_tasks(executor));
         return;
     }
     struct tasks tasks = {job->dtype == XENT_F64 ? kernel->cross_entropy_f64 : kernel->cross_entropy, job, rows, rows};
     if (executor)
         tasks.rows_per_task = rows_per_task(job, rows, wanted_tasks(executor));
     if (tasks.rows_per_task < rows)
-        executor->parallel_for(executor->context, run_task, &tasks, (rows - 1) / tasks.rows_per_task + 1);
+        xent_in_parallel(workers, run_task, &tasks, (rows - 1) / tasks.rows_per_task + 1);
     else
         tasks.compute(job, 0, rows);
 }
@@ -88,18 +89,18 @@ static unsigned rows_per_group_shift(size_t rows, const xent_executor *executor)
 }
 
 double xent_run_cross_entropy(const struct xent_kernel *kernel, struct xent_job *job, size_t rows,
-                              const xent_executor *executor)
+                              const struct workers *workers)
 {
     if (rows == 0)
         return 0;
     double sums[GROUPS], rests[GROUPS];
     job->sums = sums;
     job->sums_rest = rests;
-    job->sums_shift = rows_per_group_shift(rows, executor);
+    job->sums_shift = rows_per_group_shift(rows, workers->executor);
     const size_t groups = ((rows - 1) >> job->sums_shift) + 1;
     for (size_t group = 0; group < groups; ++group)
         sums[group] = rests[group] = 0;
-    run(kernel, job, rows, executor);
+    run(kernel, job, rows, workers);
     struct pair total = {0, 0};
     for (size_t group = 0; group < groups; ++group) {
         const struct pair sum = pair_sum(total.hi, sums[group]);

@@ -3,11 +3,11 @@
 #define XENT_DISPATCH_RUN_H
 
 #include "kernels/kernel.h"
-#include "xent/xent.h"
+#include "workers.h"
 
-/* Computes all rows of the job by the kernel, on the executor or, if that is NULL, on this thread. Returns the sum of
+/* Computes all rows of the job by the kernel. Returns the sum of
    the unrounded losses of the kept rows, in the order of docs/numerics.md. The job's sums are this function's. */
 double xent_run_cross_entropy(const struct xent_kernel *kernel, struct xent_job *job, size_t rows,
-                              const xent_executor *executor);
+                              const struct workers *workers);
 
 #endif

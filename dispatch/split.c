@@ -65,12 +65,12 @@ static void wave_task(void *argument, size_t index)
     }
 }
 
-static void on_all_parts(struct wave *wave, const xent_executor *executor,
+static void on_all_parts(struct wave *wave, const struct workers *workers,
                          void (*work)(struct wave *, struct shared_row *, struct xent_part *, size_t, size_t))
 {
     wave->work = work;
     const size_t parts = wave->rows * wave->parts_per_row;
-    executor->parallel_for(executor->context, wave_task, wave, (parts - 1) / wave->parts_per_task + 1);
+    xent_in_parallel(workers, wave_task, wave, (parts - 1) / wave->parts_per_task + 1);
 }
 
 /* Whether a row is near or far, from its parts. Where anything was kept there is a logit in the window. */
@@ -111,29 +111,29 @@ static float finish(const struct wave *wave, const struct xent_job *job, struct 
     return distribution_target_gradient(&row->t, others, e, result.inverse);
 }
 
-static void run_wave(struct wave *wave, const struct xent_job *job, const xent_executor *executor)
+static void run_wave(struct wave *wave, const struct xent_job *job, const struct workers *workers)
 {
     float target_gradient[WAVE_ROWS];
-    on_all_parts(wave, executor, sum);
+    on_all_parts(wave, workers, sum);
     bool far = false;
     for (size_t i = 0; i < wave->rows; ++i) {
         find_frame(wave, &wave->row[i], &wave->part[i * wave->parts_per_row]);
         far = far || (wave->row[i].far && wave->row[i].finite);
     }
     if (far)
-        on_all_parts(wave, executor, sum_far);
+        on_all_parts(wave, workers, sum_far);
     for (size_t i = 0; i < wave->rows; ++i)
         target_gradient[i] = finish(wave, job, &wave->row[i], &wave->part[i * wave->parts_per_row]);
     if (!job->out)
         return;
-    on_all_parts(wave, executor, scale);
+    on_all_parts(wave, workers, scale);
     for (size_t i = 0; i < wave->rows; ++i)
         if (wave->row[i].finite)
             wave->row[i].out[wave->row[i].t.y] = target_gradient[i];
 }
 
 void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
-                     const xent_executor *executor, size_t tasks)
+                     const struct workers *workers, size_t tasks)
 {
     struct wave wave = {
         .kernel = kernel, .classes = job->classes, .chunk = xent_chunk(job->classes), .memory = job->memory};
@@ -156,7 +156,7 @@ void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *jo
         }
         if (wave.rows > 0 && (alone || wave.rows == limit || i + 1 == rows)) {
             wave.parts_per_task = (wave.rows * wave.parts_per_row - 1) / tasks + 1;
-            run_wave(&wave, job, executor);
+            run_wave(&wave, job, workers);
             wave.rows = 0;
         }
         if (alone)

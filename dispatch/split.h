@@ -3,11 +3,11 @@
 #define XENT_DISPATCH_SPLIT_H
 
 #include "kernels/kernel.h"
-#include "xent/xent.h"
+#include "workers.h"
 
 /* Computes all rows of a job that has classes and no smoothing, each by several tasks, about as many at a time as tasks
    says. Losses are added to the job's sums. */
 void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *job, size_t rows,
-                     const xent_executor *executor, size_t tasks);
+                     const struct workers *workers, size_t tasks);
 
 #endif

@@ -61,7 +61,6 @@
  *   vw  vw_plus(a, b)                 the sums added
  *   vw  vw_plus_exact(sum, a, b)      sum + a b, where a and b are floats, so that their product is exact
  */
-#include "kernels/control.h"
 #include "kernels/kernel.h"
 #include "kernels/target.h"
 

@@ -31,8 +31,7 @@ enum { BCE_BLOCK = 64 }; /* elements: a multiple of XENT_LANES and a divisor of 
    nothing that a float could tell from 0. */
 #define BCE_FARTHEST 400.0
 
-/* A loss that is smaller counts as 0: with losses of both signs, sums of such could be subnormal, and then differ by
-   the caller's flush-to-zero bit. */
+/* A loss that is smaller counts as 0, so that no sum of losses of both signs is subnormal on the way. */
 #define BCE_NEGLIGIBLE 0x1p-300
 
 struct bce_block {

@@ -176,7 +176,7 @@ static ALWAYS_INLINE void double_find_losses(struct double_batch *b, size_t firs
         const struct pair loss = double_pair(&b->loss, i);
         const double named = b->rest[i] * log_sum.hi[i] + b->apart[i];
         const double even = b->even[i], spread = double_term(even, b->W * log_sum.hi[i] + b->spread[i]);
-        const bool more = f64_bits(named + spread) << 1 != 0; /* as in double_less */
+        const bool more = named + spread != 0;
         const struct pair both = pair_plus(loss, (struct pair){named + spread, 0});
         double_put(&b->loss, i, (struct pair){more ? both.hi : loss.hi, more ? both.lo : loss.lo});
     }
@@ -310,17 +310,10 @@ static void double_fill(const struct xent_job *job, double *out, double value)
         out[j * job->out_strides.classes] = value;
 }
 
-/* g - v, and g where v is 0: by its bits, as of a comparison compilers make a subtraction of 0, which may flush a
-   subnormal. */
-static ALWAYS_INLINE double double_less(double g, double v)
-{
-    return f64_bits(v) << 1 != 0 ? double_canonical(g - v) : g;
-}
-
-/* The same for what a share comes to: g where that is 0, whatever it is multiplied by. */
+/* g less what a share comes to: g where that is 0, whatever it is multiplied by. */
 static ALWAYS_INLINE double double_less_share(double g, double share, double v)
 {
-    return double_choose(share == 0, g, double_less(g, v));
+    return double_choose(share == 0, g, double_canonical(g - v));
 }
 
 /* Takes the shares of step classes, or the even ones if there is a number that these are multiples of, off gradients.
@@ -334,7 +327,7 @@ static ALWAYS_INLINE void double_subtract_step(const struct double_batch *b, siz
     if (even) {
         const double *w = double_weights(job, begin, step, hi);
         for (size_t k = 0; k < step; ++k)
-            g[k] = double_less(given[k], double_term(w[k], *even));
+            g[k] = double_canonical(given[k] - double_term(w[k], *even));
     } else {
         double_share_step(job, xent_job_row_weight(job, b->row[i]), double_probabilities(job, b->row[i]), begin, step,
                           hi, lo);

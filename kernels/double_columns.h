@@ -315,7 +315,7 @@ static NOINLINE void double_columns_subtract(const struct double_batch *b, const
         for (size_t j = 0; j < count; ++j, e += DOUBLE_ROWS) {
             const double w = xent_job_class_weight(job, begin + j);
             for (size_t i = 0; i < DOUBLE_ROWS; ++i)
-                e[i] = double_less(e[i], double_term(w, even[i]));
+                e[i] = double_canonical(e[i] - double_term(w, even[i]));
         }
         return;
     }

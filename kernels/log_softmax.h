@@ -7,8 +7,7 @@
 
 enum { LOGS_BY_COLUMNS = 2 * VW }; /* up to so many classes VW rows at a time */
 
-/* Whether a vector has a logit of max, the largest of its row (or a NaN). By comparisons alone, as a subnormal
-   difference could be flushed. */
+/* Whether a vector has a logit of max, the largest of its row (or a NaN). */
 static ALWAYS_INLINE bool has_largest(vf x, vf max)
 {
     const vf one = vset(1.0f), is_less = vkeep_above(one, max, x);

@@ -21,6 +21,7 @@
 #define xent_kernel_scalar XENT_NAME(xent_kernel_scalar)
 #define xent_run_cross_entropy XENT_NAME(xent_run_cross_entropy)
 #define xent_split_rows XENT_NAME(xent_split_rows)
+#define xent_in_parallel XENT_NAME(xent_in_parallel)
 #define xent_x86_features XENT_NAME(xent_x86_features)
 #define xent_x86_overlap XENT_NAME(xent_x86_overlap)
 

@@ -100,8 +100,7 @@ static ALWAYS_INLINE struct power pair_power(int64_t exponent)
     return (struct power){pair_pow2(half_e), pair_pow2(e - half_e), pair_pow2(half_u), pair_pow2(u - half_u)};
 }
 
-/* v 2^exponent; what is subnormal of it as whole units, by integers, so that no control bit flushes it. Zeros are +0.
- */
+/* v 2^exponent; what is subnormal of it as whole units, by integers. Zeros are +0. */
 static ALWAYS_INLINE double pair_scaled(double v, const struct power *power)
 {
     const double units = (v < 0 ? -v : v) * power->first_unit * power->second_unit;
@@ -110,7 +109,7 @@ static ALWAYS_INLINE double pair_scaled(double v, const struct power *power)
     return units < 0x1p52 ? f64_from_bits(subnormal) : v * power->first * power->second;
 }
 
-/* (hi + lo) 2^exponent, |hi| in [1/4, 4] or 0: a number of any size, whose parts nothing flushes to zero. */
+/* (hi + lo) 2^exponent, |hi| in [1/4, 4] or 0: a number of any size, whose parts are never subnormal. */
 struct wide {
     struct pair v;
     int64_t exponent;

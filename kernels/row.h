@@ -89,7 +89,7 @@ static inline struct row_result row_finish(double others, double e, double z)
 }
 
 /* A multiplier as 2^exponent * (hi + lo), hi in [1, 2], hi + lo rounded to 32 bits. With so few bits in lo, e * lo is
-   not a subnormal that the caller's control bits could flush. hi is rounded to 24 bits by additions: gcc 12 takes a
+   exact, or too small to count. hi is rounded to 24 bits by additions: gcc 12 takes a
    conversion to float and back for nothing where it makes vectors of eight of them (AVX-512), and lo is 0. */
 struct multiplier {
     int exponent;

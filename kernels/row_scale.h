@@ -4,7 +4,7 @@
 
 /* q (hi + lo) 2^-64: the general form, for q 2^64 too large so that everything but the result is normal. What would be
    subnormal is rounded to a whole number of 2^-149 by an addition, which is faster than subnormal arithmetic on many
-   processors, and which no control bit flushes to zero. */
+   processors. */
 static ALWAYS_INLINE vf multiply(vf q, vf hi, vf lo)
 {
     const vf large = vfma(q, hi, vmul(q, lo));

@@ -403,30 +403,14 @@ static NOINLINE void run_rows_of_distributions(const struct xent_job *job, size_
     run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
 }
 
-/* A function of its own, so that all of it lies between the two changes of the control bits. */
-static NOINLINE void run_distribution_rows(const struct xent_job *job, size_t first, size_t last)
-{
-    if (xent_job_is_contiguous(job))
-        run_rows_of_distributions(job, first, last);
-    else
-        cross_entropy_strided(job, first, last);
-}
-
-static void run_distributions(const struct xent_job *job, size_t first, size_t last)
-{
-    const uint64_t saved = control_gradual();
-    run_distribution_rows(job, first, last);
-    control_restore(saved);
-}
-
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
-    if (!xent_job_is_plain(job) || !multiplier_is_bounded(job->grad_scale))
-        run_distributions(job, first, last);
-    else if (xent_job_is_contiguous(job))
+    if (!xent_job_is_contiguous(job))
+        cross_entropy_strided(job, first, last);
+    else if (xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale))
         run_plain_rows(job, first, last);
     else
-        cross_entropy_strided(job, first, last);
+        run_rows_of_distributions(job, first, last);
 }
 
 static void softmax(const struct xent_job *job, size_t first, size_t last)

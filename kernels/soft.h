@@ -2,7 +2,7 @@
  * Part of kernels/algorithm.h: what target distributions need of a row beside its exponentials: the sum of w_j x_j, and
  * those over its probabilities. The latter are formed a slice at a time, while its logits are in the first-level cache
  * and not overwritten yet; the former along with the exponentials, where a kernel has the registers for it. Without
- * class weights it comes from what exponentials are made of. All of it runs with gradual underflow (kernels/control.h).
+ * class weights it comes from what exponentials are made of.
  */
 #ifndef XENT_KERNELS_SOFT_H
 #define XENT_KERNELS_SOFT_H

@@ -23,27 +23,22 @@ static void expect_double(const char *what, double got, double expected)
         fail_case("%s: got %a, expected %a", what, got, expected);
 }
 
-/* may_flush: what is subnormal may be 0. */
-static void expect_same(const char *what, const double *got, const double *expected, size_t count, bool may_flush)
+static void expect_same(const char *what, const double *got, const double *expected, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        const bool subnormal = (double_bits(expected[i]) >> 52 & 0x7ff) == 0, zero = double_bits(got[i]) << 1 == 0;
-        if (double_bits(got[i]) != double_bits(expected[i]) && !(may_flush && subnormal && zero))
+    for (size_t i = 0; i < count; i++)
+        if (double_bits(got[i]) != double_bits(expected[i]))
             fail_case("%s %zu: got %a, expected %a", what, i, got[i], expected[i]);
-    }
 }
 
 static void expect_same_results(const struct f64 *p, const struct f64_results *got, const struct f64_results *expected,
-                                bool gradients, bool flushed)
+                                bool gradients)
 {
-    const bool shared = p->type == XENT_PROBABILITIES || p->labels > 1 || p->probabilities || p->smoothing > 0;
-    expect_same("loss", got->loss, expected->loss, p->reduction == XENT_NONE ? f64_rows(p) : 1,
-                flushed && (shared || p->reduction != XENT_NONE));
-    expect_same("lse", got->lse, expected->lse, f64_rows(p), flushed);
+    expect_same("loss", got->loss, expected->loss, p->reduction == XENT_NONE ? f64_rows(p) : 1);
+    expect_same("lse", got->lse, expected->lse, f64_rows(p));
     expect_double("denominator", got->denominator, expected->denominator);
     ck_assert_uint_eq(got->kept, expected->kept);
     if (gradients)
-        expect_same("gradient", got->grad, expected->grad, f64_rows(p) * p->classes, flushed && shared);
+        expect_same("gradient", got->grad, expected->grad, f64_rows(p) * p->classes);
 }
 
 static void name_problem(const char *what, size_t repeat, const struct f64 *p)
@@ -55,7 +50,7 @@ static void name_problem(const char *what, size_t repeat, const struct f64 *p)
 }
 
 /* The scalar kernel with packed arrays on one thread, then every kernel in layouts of all kinds. */
-static void check_bits(const struct f64 *p, struct rng *rng, bool flush, struct f64_results *expected)
+static void check_bits(const struct f64 *p, struct rng *rng, struct f64_results *expected)
 {
     struct f64_results got = f64_results_new(p);
     const uint64_t control = fp_control_get();
@@ -69,18 +64,18 @@ static void check_bits(const struct f64 *p, struct rng *rng, bool flush, struct 
                                               .in_place = turn % 2 == 1,
                                               .forward_only = turn == 2,
                                               .executor = rng_chance(rng, 0.5) ? &executor : NULL};
-            const bool flushed = flush && rng_chance(rng, 0.5);
+            const uint64_t own = control | (rng_chance(rng, 0.5) ? fp_control_flush : 0) |
+                                 (rng_chance(rng, 0.2) ? fp_control_round_up : 0);
             name_detail("%s%s%s%s%s%s", *isa, layout.strided ? ", strided" : "", layout.in_place ? ", in place" : "",
                         layout.forward_only ? ", forward" : "", layout.executor ? ", on an executor" : "",
-                        flushed ? ", flushed" : "");
-            if (flushed)
-                fp_control_set(control | fp_control_flush);
+                        own != control ? ", control bits" : "");
+            fp_control_set(own);
             f64_run(p, &layout, rng, &got);
             const uint64_t after = fp_control_get();
             fp_control_set(control);
-            if ((after & fp_control_mask) != ((flushed ? control | fp_control_flush : control) & fp_control_mask))
+            if ((after & fp_control_mask) != (own & fp_control_mask))
                 fail_case("the control bits were changed");
-            expect_same_results(p, &got, expected, !layout.forward_only, flushed);
+            expect_same_results(p, &got, expected, !layout.forward_only);
         }
     }
     f64_results_free(&got);
@@ -170,7 +165,7 @@ START_TEST(definition)
         const bool negative = rng_chance(&rng, 0.2);
         f64_fill(&p, &rng, scales[repeat % 6], offsets[repeat % 6], negative);
         name_problem("definition", repeat, &p);
-        check_bits(&p, &rng, true, &r);
+        check_bits(&p, &rng, &r);
         check_definition(&p, &r, negative);
         f64_free(&p);
         f64_results_free(&r);
@@ -244,7 +239,7 @@ START_TEST(anything)
         struct f64 p = strange_problem(&rng, repeat);
         struct f64_results r = f64_results_new(&p);
         name_problem("anything", repeat, &p);
-        check_bits(&p, &rng, false, &r);
+        check_bits(&p, &rng, &r);
         f64_free(&p);
         f64_results_free(&r);
     }
@@ -270,7 +265,7 @@ START_TEST(weightless)
         p.labels = 1;
         p.smoothing = 0.3;
         name_problem("weightless", repeat, &p);
-        check_bits(&p, &rng, true, &r);
+        check_bits(&p, &rng, &r);
         check_definition(&p, &r, false);
         f64_free(&p);
         f64_results_free(&r);
@@ -374,7 +369,7 @@ START_TEST(apart)
                 for (size_t j = 0; f64_ignores(&p, i) && j < p.classes; j++)
                     p.x[f64_at(&p, i, p.classes, j)] = (double)NAN;
             f64_run(&p, &(struct f64_layout){0}, &rng, &other);
-            expect_same_results(&p, &other, &whole, true, false);
+            expect_same_results(&p, &other, &whole, true);
             struct f64 part = p;
             part.outer = 1;
             for (size_t o = 0; o < p.outer; o++) {
@@ -388,9 +383,9 @@ START_TEST(apart)
                 part.row_weights = p.row_weights ? p.row_weights + first : NULL;
                 part.dloss = p.dloss ? p.dloss + first : NULL;
                 f64_run(&part, &(struct f64_layout){0}, &rng, &one);
-                expect_same("loss of a part", one.loss, whole.loss + first, rows, false);
-                expect_same("lse of a part", one.lse, whole.lse + first, rows, false);
-                expect_same("gradient of a part", one.grad, whole.grad + first * p.classes, rows * p.classes, false);
+                expect_same("loss of a part", one.loss, whole.loss + first, rows);
+                expect_same("lse of a part", one.lse, whole.lse + first, rows);
+                expect_same("gradient of a part", one.grad, whole.grad + first * p.classes, rows * p.classes);
                 f64_results_free(&one);
             }
             f64_results_free(&whole);

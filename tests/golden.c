@@ -28,7 +28,7 @@ uint64_t way_enter(const struct way *way)
 {
     const uint64_t control = fp_control_get();
     if (way->flush)
-        fp_control_set(control | fp_control_flush);
+        fp_control_set(control | fp_control_flush | fp_control_round_up);
     return control;
 }
 
@@ -339,16 +339,19 @@ END_TEST
 START_TEST(flushes)
 {
     const struct way usual = {.coarse = true}, flushed = {.coarse = true, .flush = true};
-    const uint64_t fused = golden_fused(&usual), general = golden_general(&usual, XENT_F32);
+    const uint64_t fused = golden_fused(&usual), general = golden_general(&usual, XENT_F32),
+                   doubles = golden_general(&usual, XENT_F64);
     for (const char *const *isa = xent_isas(); *isa; isa++) {
         if (!takes_ways(*isa) && test_scale() < 1)
             continue;
         use_kernel(*isa);
-        name_case("%s, subnormal numbers flushed", *isa);
+        name_case("%s, subnormal numbers flushed, rounding up", *isa);
         if (golden_fused(&flushed) != fused)
-            fail_case("fused calls are not what they are without a flush");
+            fail_case("fused calls are not what they are without");
         if (golden_general(&flushed, XENT_F32) != general)
-            fail_case("general calls are not what they are without a flush");
+            fail_case("general calls are not what they are without");
+        if (golden_general(&flushed, XENT_F64) != doubles)
+            fail_case("calls of doubles are not what they are without");
     }
 }
 END_TEST

@@ -16,8 +16,7 @@
  * signal handlers as OpenMP is, and for a forked child whose parent had already used OpenMP: with libgomp it would wait
  * for threads that the child does not have.
  *
- * Floating-point environment. OpenMP's threads have their own control bits, by default those of the thread that first
- * needed them; what xent.h says of the caller's holds for theirs.
+ * Floating-point environment. OpenMP's threads keep their own control bits, which change no result: xent.h.
  */
 #ifndef XENT_OPENMP_H
 #define XENT_OPENMP_H

@@ -15,8 +15,7 @@
  * as little fit for signal handlers as the pool is, and for a forked child, which has none of the pool's threads. The
  * pool's threads spin for a while before they sleep, so let it have no more of them than there are processors for it.
  *
- * Floating-point environment. The pool's threads have their own control bits, by default those of the thread that
- * created the pool; what xent.h says of the caller's holds for theirs.
+ * Floating-point environment. The pool's threads keep their own control bits, which change no result: xent.h.
  */
 #ifndef XENT_PTHREADPOOL_H
 #define XENT_PTHREADPOOL_H

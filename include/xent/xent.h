@@ -28,10 +28,9 @@
  * Threads and signals. Every function may be called from many threads at once, after fork and from a signal handler.
  * The only shared state is which kernel is in use.
  *
- * Floating-point environment. The control bits (MXCSR, FPCR) are the caller's and are left as they are. Results are
- * promised for round-to-nearest, with flush-to-zero and denormals-are-zero on or off: they change no bit of a loss, a
- * gradient or a probability, and only flush a log-probability or a log-sum-exp that is itself subnormal. (For doubles
- * see xent_cross_entropy.)
+ * Floating-point environment. The control bits (MXCSR, FPCR) are the caller's, and are left as they are. They change no
+ * bit of any result: flush-to-zero, denormals-are-zero and the rounding mode are put aside while a call computes, by an
+ * executor's threads for each task.
  */
 #ifndef XENT_XENT_H
 #define XENT_XENT_H
@@ -287,8 +286,7 @@ typedef struct xent_problem {
  * 8 * 2^-53 sum_j |t_j| (lse - x_j), so 8 ULP unless t_j are negative, a gradient entry 8 * 2^-53 of the larger of its
  * two terms; with t_j made of terms of both signs, of the sums of these terms' absolute values. A mean is relative to
  * its denominator, which is rounded itself where it is a sum of weights. A probability below 2^-1803 counts as 0.
- * Flush-to-zero and denormals-are-zero change no bit of a row's loss and gradient for plain labels, and otherwise flush
- * what is itself subnormal of results and of t; subnormal weights and dloss then count as 0. All else is as for floats.
+ * All else is as for floats.
  *
  * Cost. Rows whose classes are neighbours, and those that are neighbours of each other for each class (images) with
  * plain labels, take the time of memory and arithmetic; the latter, where they have more than 96 classes, not with
@@ -390,8 +388,7 @@ typedef struct xent_bce_options {
  * Bits. The bits of an element's results depend on its logit, target and weights, the gradient's with XENT_MEAN on
  * rows * classes too, and those of a reduced loss on the elements in their order, row by row. Nothing else matters: not
  * the instruction set, strides, addresses, the executor, the division into rows, or whether the gradient goes in place
- * or is asked for. A weight of 1 is the same as none. Flush-to-zero and denormals-are-zero change no bit, also of
- * subnormal inputs and results.
+ * or is asked for. A weight of 1 is the same as none.
  *
  * Threads and signals: as for every function here. Cost: one read of each array and one write of grad; the arithmetic,
  * in double, takes longer than they do.

@@ -15,7 +15,8 @@ enum { MOST_GROUPS = 256 };
 static double run(const struct xent_job *job, size_t rows, const xent_executor *executor)
 {
     struct xent_job own = *job; /* whose sums are the call's */
-    return xent_run_cross_entropy(xent_active_kernel(), &own, rows, executor);
+    const struct workers workers = {executor, 0};
+    return xent_run_cross_entropy(xent_active_kernel(), &own, rows, &workers);
 }
 
 /* Each row by itself, added group by group. */

@@ -1,0 +1,75 @@
+/*
+ * The caller's control bits put aside for as long as a call computes, so that they change no result: those that flush
+ * subnormal numbers or take them for zero, and the rounding mode.
+ *
+ * What lies between the two functions must be one that is not inlined, or compilers may move arithmetic out of it.
+ */
+#ifndef XENT_DISPATCH_CONTROL_H
+#define XENT_DISPATCH_CONTROL_H
+
+#include <stdint.h>
+
+#if defined(__x86_64__) || defined(__SSE2__)
+#include <xmmintrin.h>
+
+static inline uint64_t control_get(void)
+{
+    return _mm_getcsr();
+}
+
+static inline void control_set(uint64_t control)
+{
+    _mm_setcsr((unsigned)control);
+}
+
+#define CONTROL_BITS 0xe040 /* flush to zero, the rounding mode, denormals are zero */
+
+#elif defined(__aarch64__)
+
+static inline uint64_t control_get(void)
+{
+    uint64_t control;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(control) : : "memory");
+    return control;
+}
+
+static inline void control_set(uint64_t control)
+{
+    __asm__ volatile("msr fpcr, %0" : : "r"(control) : "memory");
+}
+
+#define CONTROL_BITS 0x1c00000 /* FZ, RMode */
+
+#else
+
+static inline uint64_t control_get(void)
+{
+    return 0;
+}
+
+static inline void control_set(uint64_t control)
+{
+    (void)control;
+}
+
+#define CONTROL_BITS 0
+
+#endif
+
+/* Turns the bits off, and returns what to give to control_restore. */
+static inline uint64_t control_put_aside(void)
+{
+    const uint64_t control = control_get(), bits = CONTROL_BITS;
+    if (control & bits)
+        control_set(control & ~bits);
+    return control & bits;
+}
+
+/* The exception flags that were raised meanwhile stay. */
+static inline void control_restore(uint64_t saved)
+{
+    if (saved)
+        control_set(control_get() | saved);
+}
+
+#endif
