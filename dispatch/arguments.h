@@ -18,7 +18,8 @@ static inline xent_status check_matrix(const struct matrix *m)
 {
     if (m->stride < m->classes)
         return XENT_ERR_STRIDE;
-    if (m->rows > 0 && m->stride > PTRDIFF_MAX / m->size / m->rows)
+    const size_t most = PTRDIFF_MAX / m->size;
+    if (m->rows > 0 && (m->classes > most || (m->rows > 1 && m->stride > (most - m->classes) / (m->rows - 1))))
         return XENT_ERR_SIZE;
     return XENT_OK;
 }
@@ -55,12 +56,14 @@ static inline bool in_place_or_apart(const struct matrix *in, const struct matri
     return (in->data == out->data && (in->stride == out->stride || in->rows == 1)) || matrices_apart(in, out);
 }
 
+enum { MOST_STRUCT = 4096 }; /* a larger struct_size is no size: nothing is read */
+
 /* A caller's struct into one of this version, which holds the defaults: an older one ends at one of so many offsets, a
    newer one is zero past what is known here. Returns whether it is either, or of this version. */
 static inline bool read_struct(const void *given, size_t given_size, void *known, size_t size, const size_t *older,
                                size_t older_count)
 {
-    bool plausible = given_size >= size;
+    bool plausible = given_size >= size && given_size <= MOST_STRUCT;
     for (size_t i = 0; i < older_count; ++i)
         plausible |= given_size == older[i];
     if (!plausible)

@@ -175,8 +175,8 @@ static bool options_are_known(const xent_problem *p)
     return (p->dtype == XENT_F32 || p->dtype == XENT_F64) && (unsigned)p->target_type <= (unsigned)XENT_PROBABILITIES &&
            (p->target_type == XENT_PROBABILITIES || p->labels > 0) &&
            (p->reduction == XENT_MEAN || p->reduction == XENT_SUM || p->reduction == XENT_NONE) &&
-           p->label_smoothing >= 0 && p->label_smoothing <= 1 && p->normalizer >= 0 &&
-           p->normalizer <= (double)FLT_MAX &&
+           p->label_smoothing >= 0 && p->label_smoothing <= 1 &&
+           (p->normalizer == 0 || (p->normalizer >= DBL_MIN && p->normalizer <= (double)FLT_MAX)) &&
            (!p->executor || (p->executor->parallel_for && p->executor->threads > 0));
 }
 
@@ -292,7 +292,7 @@ static bool count_block32(const int32_t *targets, size_t count, int64_t ignore_i
 {
     const bool ignores = ignore_index >= INT32_MIN && ignore_index <= INT32_MAX;
     const int32_t ignore = ignores ? (int32_t)ignore_index : 0, always = !ignores;
-    const uint32_t bound = classes < INT32_MAX ? (uint32_t)classes : (uint32_t)INT32_MAX + 1;
+    const uint32_t bound = classes <= INT32_MAX ? (uint32_t)classes : (uint32_t)INT32_MAX + 1;
     int32_t here = 0, bad = 0;
     for (size_t i = 0; i < count; ++i) {
         const int32_t keep = always | (targets[i] != ignore);

@@ -144,9 +144,10 @@ void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *jo
         struct distribution t = {0};
         if (!ignored)
             distribution_of_labels(&t, job, i);
-        /* Rows are added to sums in order: this one after those before it. */
-        const bool alone = ignored || !multiplier_is_bounded(distribution_multiplier(&t));
-        if (!alone) {
+        const bool alone = !ignored && !multiplier_is_bounded(distribution_multiplier(&t));
+        if (ignored) {
+            kernel->cross_entropy(job, i, i + 1);
+        } else if (!alone) {
             struct shared_row *row = &wave.row[wave.rows++];
             row->index = i;
             row->x = xent_job_logits(job, i);
@@ -154,6 +155,7 @@ void xent_split_rows(const struct xent_kernel *kernel, const struct xent_job *jo
             row->t = t;
             row->t.x_y = (double)row->x[t.y];
         }
+        /* Rows are added to sums in order: one alone after those before it. */
         if (wave.rows > 0 && (alone || wave.rows == limit || i + 1 == rows)) {
             wave.parts_per_task = (wave.rows * wave.parts_per_row - 1) / tasks + 1;
             run_wave(&wave, job, workers);

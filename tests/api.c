@@ -5,6 +5,7 @@
 #include "api.h"
 
 #include <math.h>
+#include <sys/mman.h>
 
 void problem_init(struct problem *p)
 {
@@ -167,6 +168,26 @@ START_TEST(sizes)
 }
 END_TEST
 
+/* Of 8 GB of logits that nobody may read none is read. */
+START_TEST(targets_of_most_classes)
+{
+    const size_t bytes = (size_t)INT32_MAX * sizeof(float);
+    float *logits = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ck_assert_ptr_ne(logits, MAP_FAILED);
+    float loss = 7;
+    xent_options options = XENT_OPTIONS_INIT;
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        name_case("%s: the target INT32_MAX of INT32_MAX classes", *isa);
+        expect_status("32 bits", xent_fused_f32(logits, &(int32_t){INT32_MAX}, 1, INT32_MAX, &loss, NULL, &options),
+                      XENT_ERR_TARGET);
+        expect_status("64 bits", xent_fused_f32_i64(logits, &(int64_t){INT32_MAX}, 1, INT32_MAX, &loss, NULL, &options),
+                      XENT_ERR_TARGET);
+    }
+    munmap(logits, bytes);
+}
+END_TEST
+
 START_TEST(bad_targets)
 {
     static const int64_t bad[] = {-1,
@@ -271,6 +292,8 @@ START_TEST(row_functions)
         expect_status("size of rows", f(x, SIZE_MAX / 8 + 1, CLASSES, 0, out, 0), XENT_ERR_SIZE);
         expect_status("size of a row", f(x, 1, SIZE_MAX, 0, out, 0), XENT_ERR_SIZE);
         expect_status("logits stride", f(x, ROWS, CLASSES, SIZE_MAX / 4, out, 0), XENT_ERR_SIZE);
+        float one[CLASSES];
+        expect_status("a stride that an only row does not use", f(x, 1, CLASSES, SIZE_MAX, one, SIZE_MAX), XENT_OK);
         expect_status("overlap", f(x, ROWS, CLASSES, 0, p.arrays.logits + 1, 0), XENT_ERR_OVERLAP);
         expect_status("overlap", f(x + 5, ROWS, CLASSES, 0, p.arrays.logits + 4, 0), XENT_ERR_OVERLAP);
         expect_status("overlap", f(x, ROWS, CLASSES, 0, p.arrays.logits + ROWS * CLASSES - 1, 0), XENT_ERR_OVERLAP);
@@ -327,6 +350,7 @@ int main(void)
     tcase_add_test(statuses, null_pointers);
     tcase_add_test(statuses, shapes);
     tcase_add_test(statuses, sizes);
+    tcase_add_test(statuses, targets_of_most_classes);
     tcase_add_test(statuses, bad_targets);
     tcase_add_test(statuses, ignore_index);
     tcase_add_test(statuses, row_functions);

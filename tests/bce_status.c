@@ -154,7 +154,7 @@ static void never(void *context, void (*task)(void *argument, size_t index), voi
 START_TEST(options)
 {
     static const xent_executor lacking[] = {{NULL, NULL, 1}, {never, NULL, 0}};
-    static const size_t bad_sizes[] = {0, 1, sizeof(size_t) - 1, offsetof(xent_bce_options, weights) + 1};
+    static const size_t bad_sizes[] = {0, 1, sizeof(size_t) - 1, offsetof(xent_bce_options, weights) + 1, SIZE_MAX};
     static const int bad_reductions[] = {-1, 3, INT_MAX, INT_MIN};
     static const float x[4] = {1, 2, 3, 4}, t[4] = {0, 1, 0, 1};
     float loss = 7, grad[4] = {7, 7, 7, 7};

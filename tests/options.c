@@ -62,12 +62,12 @@ END_TEST
 
 START_TEST(struct_sizes)
 {
-    static const size_t bad[] = {0, 1, sizeof(size_t) - 1};
+    static const size_t bad[] = {0, 1, sizeof(size_t) - 1, 4097, SIZE_MAX};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct problem p;
         problem_init(&p);
         p.options.struct_size = bad[i];
-        expect_refused(&p, "a struct_size that holds nothing", XENT_ERR_OPTION);
+        expect_refused(&p, "a struct_size that is none", XENT_ERR_OPTION);
     }
 }
 END_TEST

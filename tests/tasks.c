@@ -219,6 +219,34 @@ START_TEST(large_work_is_shared)
 }
 END_TEST
 
+/* Rows that are left out do not part those around them, which are computed together. */
+START_TEST(ignored_rows_part_nothing)
+{
+    enum { LM_ROWS = 60, LM_CLASSES = 16400 };
+    struct rng rng = rng_stream(21);
+    struct batch batch = batch_new(LM_ROWS, LM_CLASSES);
+    struct call_memory memory = call_memory_new(&batch);
+    batch_fill(&batch, &rng);
+    size_t calls[2];
+    for (int ignored = 0; ignored < 2; ignored++) {
+        struct watched watched;
+        struct call call = {.batch = &batch};
+        watched_init(&watched, IN_ORDER, 16, 0);
+        name_case("%d of 4 rows ignored", ignored * 3);
+        for (size_t i = 0; ignored && i < LM_ROWS; i++)
+            if (i % 4 != 0)
+                batch.targets[i] = -100;
+        call_run(&call, &watched.executor, &memory);
+        watched_expect_sane(&watched);
+        calls[ignored] = watched.calls;
+    }
+    if (calls[0] == 0 || calls[1] > calls[0] / 2)
+        fail_case("the executor was called %zu times without, and %zu times", calls[0], calls[1]);
+    call_memory_free(&memory);
+    batch_free(&batch);
+}
+END_TEST
+
 void add_task_tests(TCase *test_case)
 {
     tcase_add_test(test_case, valid);
@@ -228,4 +256,5 @@ void add_task_tests(TCase *test_case)
     tcase_add_test(test_case, bad_targets);
     tcase_add_test(test_case, older_struct);
     tcase_add_test(test_case, large_work_is_shared);
+    tcase_add_test(test_case, ignored_rows_part_nothing);
 }
