@@ -5,7 +5,8 @@
  * keep memory busy; taking.h and soft.h what targets in more than one class add to them; columns.h and soft_columns.h
  * the same for a vector's worth of short rows at a time, packed_rows.h for those without gaps; batch.h what becomes of
  * a batch's sums; short_rows.h batches by columns; fill_batch.h which rows a batch has; rows.h the functions of a
- * kernel; tiles.h, planes.h, strips.h and long_strips.h rows whose classes are not neighbours.
+ * kernel, log_softmax.h one of them; tiles.h, planes.h, strips.h and long_strips.h rows whose classes are not
+ * neighbours, strided.h the choice among these.
  *
  * A row is summed in one pass and its results are formed in a second one, from cache. While every logit lies in the
  * *window* (about [-33.2, 55.4]: rint(16 z log2 e) in [-768, 1279]) its exponential is a normal float, needs no frame

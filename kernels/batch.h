@@ -336,7 +336,9 @@ static void subtract_labels(const struct batch *b, const struct xent_job *job)
         for (size_t k = 0; k < job->labels; ++k) {
             const int64_t label = xent_job_label(job, b->row[i], k);
             if (label != job->ignore_index)
-                b->out[i][label] -= f64_to_f32(b->scale[i] * distribution_label_share(job, b->row[i], k));
+                b->out[i][label] = distribution_less(
+                    b->out[i][label],
+                    distribution_share_taken(b->scale[i], distribution_label_share(job, b->row[i], k)));
         }
 }
 
@@ -344,7 +346,9 @@ static void subtract_labels(const struct batch *b, const struct xent_job *job)
 static bool is_usual(const struct batch *b, size_t i, const struct xent_job *job)
 {
     const struct distribution t = distribution_at(b, i, DISTRIBUTION);
-    return b->bounded[i] && distribution_multiplier(&t) >= 0 && (job->smoothing == 0 || t.scale * t.even >= EVEN_USUAL);
+    const double B = t.scale * t.even;
+    return b->bounded[i] && distribution_multiplier(&t) >= 0 &&
+           (job->smoothing == 0 || (B >= EVEN_LEAST && B <= EVEN_MOST));
 }
 
 /* The distributions of a batch's rows, whose targets are labels. Whether rows like these can be taken by columns. */
@@ -422,7 +426,7 @@ static ALWAYS_INLINE bool find_shares(struct batch *b, const struct xent_job *jo
     }
     for (size_t i = 0; smooth && i < b->count; ++i) {
         const double B = b->scale[i] * b->even[i];
-        unusual |= !(B >= EVEN_USUAL) & !(dropped && dropped[i]);
+        unusual |= (!(B >= EVEN_LEAST) | !(B <= EVEN_MOST)) & !(dropped && dropped[i]);
     }
     return unusual == 0;
 }

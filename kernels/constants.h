@@ -38,7 +38,7 @@ enum {
 #define XENT_LN2_16_LO -0x1.05c61p-33f /* ... and the rest */
 #define XENT_LN2_16 ((double)XENT_LN2_16_HI + (double)XENT_LN2_16_LO)
 
-/* The exponents 16 n + k for which an exponential is a normal float. */
+/* The window: exponents 16 n + k whose exponentials are kept as floats, all normal, and multiplied as they are. */
 enum { XENT_WINDOW_LOW = -768, XENT_WINDOW_BITS = 11, XENT_WINDOW_SIZE = 1 << XENT_WINDOW_BITS };
 
 /* Minimax for the relative error on |r| <= ln(2)/32 with the constant term free: 0.02 * 2^-24. C1 rounds to 1. */

@@ -164,10 +164,13 @@ static ALWAYS_INLINE void double_find_losses(struct double_batch *b, size_t firs
         double_put(&b->loss, i, (struct pair){own.hi == 0 ? 0 : loss.hi, own.hi == 0 ? 0 : loss.lo});
         any_sure |= b->others.hi[i] < 1;
     }
+    /* A log s with an exponent of its own, which all shares have here at once. (An infinite one of them adds later.) */
     for (size_t i = first; any_sure && i < first + rows; ++i) {
+        const struct pair total = whole ? (struct pair){1, 0} : double_pair(&b->total, i);
         const struct pair own = whole ? (struct pair){1, 0} : double_pair(&b->own, i);
-        const bool sure = (b->others.hi[i] < 1) & f64_is_finite(own.hi) & (own.hi != 0);
-        struct wide loss = wide_times(wide_from(own), wide_from(double_pair(&loss_y, i)));
+        const bool all = f64_is_finite(total.hi), sure = (b->others.hi[i] < 1) & (all | f64_is_finite(own.hi));
+        const struct pair share = {double_choose(all, total.hi, own.hi), double_choose(all, total.lo, own.lo)};
+        struct wide loss = wide_times(wide_from(share), wide_from(double_pair(&loss_y, i)));
         loss.exponent -= DOUBLE_BIAS;
         b->loss.hi[i] = double_choose(sure, wide_round(loss), b->loss.hi[i]);
         b->loss.lo[i] = double_choose(sure, 0, b->loss.lo[i]);

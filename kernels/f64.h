@@ -78,6 +78,12 @@ static inline float f32_pow2(int n)
     return f32_from_bits((uint32_t)(n + 127) << 23);
 }
 
+/* A NaN as 0x7fc00000: processors give one that arithmetic makes different signs. */
+static inline float f32_canonical(float v)
+{
+    return v == v ? v : f32_from_bits(0x7fc00000);
+}
+
 static inline double f64_abs(double v)
 {
     return f64_from_bits(f64_bits(v) & ~(UINT64_C(1) << 63));

@@ -60,11 +60,11 @@ static ALWAYS_INLINE void vstream_end(void)
 {
 }
 
-/* NEON has no masked load or store; a short row's few tail elements go one by one. */
 static ALWAYS_INLINE void vend(void)
 {
 }
 
+/* NEON has no masked load or store; a short row's few tail elements go one by one. */
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
 {
     if (count >= VW)

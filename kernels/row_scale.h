@@ -154,10 +154,10 @@ static NOINLINE void take_shares_general(float *out, size_t count, const float *
 {
     if (w)
         for (size_t j = 0; j < count; ++j)
-            out[j] -= f64_to_f32(N * ((double)q[j] * (double)w[j]));
+            out[j] = distribution_less(out[j], distribution_share_taken(N, (double)q[j] * (double)w[j]));
     else
         for (size_t j = 0; j < count; ++j)
-            out[j] -= f64_to_f32(N * (double)q[j]);
+            out[j] = distribution_less(out[j], distribution_share_taken(N, (double)q[j]));
 }
 
 /* All that is taken off classes from begin to end, whose gradients are in out, or, with scale, exponentials that are
@@ -176,7 +176,7 @@ static void take_span(float *out, size_t begin, size_t end, bool scale, float hi
             scale_plain(out + begin, count, hi, lo);
         left = false;
         for (size_t j = 0; j < count; ++j)
-            out[begin + j] -= distribution_even_taken(B, w ? (double)w[j] : 1);
+            out[begin + j] = distribution_less(out[begin + j], distribution_even_taken(B, w ? (double)w[j] : 1));
     }
     if (q && take->shares.usual) {
         take_shares(out + begin, count, left, hi, lo, q, &take->shares);

@@ -47,14 +47,14 @@ static double sum_rest(struct pass pass, size_t begin, size_t end, const vd *lan
     return f64_fold(lane, XENT_LANES);
 }
 
-/* The largest lane; lanes that are NaN do not count, unless all are. */
+/* The largest lane; none is a NaN. */
 static float max_lanes(vf v)
 {
     float lane[VW];
     vstore(lane, v);
     float max = lane[0];
     for (int l = 1; l < VW; ++l)
-        max = lane[l] > max || max != max ? lane[l] : max;
+        max = lane[l] > max ? lane[l] : max;
     return max;
 }
 

@@ -33,14 +33,18 @@ static ALWAYS_INLINE size_t columns_in_place(const struct xent_job *job)
 
 /* Up to so many classes columns are faster than rows: where the output is elsewhere, in no cache, and does not go past
    them, stores to many rows wait for memory; but smoothing costs rows more. */
+static ALWAYS_INLINE size_t columns_limit_in_place(const struct xent_job *job)
+{
+    return job->smoothing > 0 ? COLUMNS_MAX : columns_in_place(job);
+}
+
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
-    const bool smooth = job->smoothing > 0;
     if (!job->out)
         return COLUMNS_MAX;
     if (job->out == job->logits)
-        return smooth ? COLUMNS_MAX : columns_in_place(job);
-    if (smooth)
+        return columns_limit_in_place(job);
+    if (job->smoothing > 0)
         return COLUMNS_APART_SMOOTHED;
     if (job->memory.cached)
         return columns_in_place(job);
@@ -71,7 +75,7 @@ static ALWAYS_INLINE bool is_staged(const struct xent_job *job)
    first, whose stores wait for memory: longer ones are as fast together, 16 to 24 % faster for 2000 to 4000 classes on
    Zen 4. (With AVX2, on Zen 3, fewer than 160 classes are 2 to 10 % faster by 16 rows.) Where kernels overlap, only on
    Zen 5, with AVX-512: rows that a batch of 1024 logits has one of, up to those whose exponentials are formed again. */
-static ALWAYS_INLINE bool is_near(const struct xent_job *job)
+static ALWAYS_INLINE bool has_close_passes(const struct xent_job *job)
 {
     if (job->out == job->logits || job->memory.cached)
         return false;
@@ -88,11 +92,11 @@ static ALWAYS_INLINE size_t batch_limit(const struct xent_job *job)
     const size_t least = job->out ? 1 : VW, most = batch_rows(job);
     if (job->classes <= columns_limit(job))
         return most;
-    const size_t logits = !job->out             ? 4096
-                          : is_near(job)        ? 1024
-                          : is_early(job)       ? 16384
-                          : job->memory.overlap ? 8192
-                                                : 32768;
+    const size_t logits = !job->out               ? 4096
+                          : has_close_passes(job) ? 1024
+                          : is_early(job)         ? 16384
+                          : job->memory.overlap   ? 8192
+                                                  : 32768;
     const size_t rows = logits / job->classes;
     return rows < least ? least : rows < most ? rows : most;
 }
@@ -302,6 +306,9 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     }
     if (target == DISTRIBUTION && xent_job_has_labels(job) && !xent_job_has_plain_labels(job))
         subtract_labels(b, job);
+    for (size_t i = 0; target == DISTRIBUTION && i < b->count; ++i)
+        for (size_t j = 0; b->finite[i] && !b->bounded[i] && j < b->classes; ++j)
+            b->out[i][j] = f32_canonical(b->out[i][j]);
     if (!behind || behind->count < b->count) /* those behind get theirs when they are done */
         store_exceptions(b, target);
 }

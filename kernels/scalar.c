@@ -33,12 +33,6 @@ static float fma32(float a, float b, float c)
     return fma_of((double)a, (double)b, (double)c);
 }
 
-/* a - b */
-static float difference(float a, float b)
-{
-    return f64_to_f32(f64_from_f32(a) - f64_from_f32(b));
-}
-
 /* K exp(x - ref) = f * 2^n, f in [0.99, 2.00]; f = 0 at or below the cut. */
 struct scaled {
     float f;
@@ -236,7 +230,7 @@ static void scale_row(struct row x, struct out out, size_t classes, struct frame
         const int n = e.n + m.exponent + XENT_BIAS;
         const float q = e.f == 0 || n < XENT_VANISHED ? 0.0f : e.f * f32_pow2(n);
         const float g = f64_to_f32((double)fma32(q, m.hi, q * m.lo) * f64_pow2(-XENT_BIAS));
-        out.p[j * out.stride] = v < 0 ? difference(0, g) : g;
+        out.p[j * out.stride] = v < 0 ? 0 - g : g;
     }
 }
 
@@ -253,7 +247,7 @@ static void subtract_targets(const struct xent_job *job, size_t i, const struct 
         const double B = t->scale * t->even;
         for (size_t j = 0; j < job->classes; ++j) {
             float *g = &out.p[j * out.stride];
-            *g = difference(*g, distribution_even_taken(B, xent_job_class_weight(job, j)));
+            *g = distribution_less(*g, distribution_even_taken(B, xent_job_class_weight(job, j)));
         }
     }
     const struct taken taken = distribution_taken(job, i);
@@ -261,14 +255,15 @@ static void subtract_targets(const struct xent_job *job, size_t i, const struct 
         float *g = &out.p[j * out.stride];
         const double a = distribution_weighted(job, i, j);
         if (taken.usual)
-            *g = fma_of(-a, (double)taken.lo, f64_from_f32(fma_of(-a, (double)taken.hi, f64_from_f32(*g))));
+            *g = f32_canonical(
+                fma_of(-a, (double)taken.lo, f64_from_f32(fma_of(-a, (double)taken.hi, f64_from_f32(*g)))));
         else
-            *g = difference(*g, f64_to_f32(taken.N * a));
+            *g = distribution_less(*g, distribution_share_taken(taken.N, a));
     }
     for (size_t k = 0; xent_job_has_labels(job) && !xent_job_has_plain_labels(job) && k < job->labels; ++k)
         if (xent_job_label(job, i, k) != job->ignore_index) {
             float *g = &out.p[(size_t)xent_job_label(job, i, k) * out.stride];
-            *g = difference(*g, f64_to_f32(t->scale * distribution_label_share(job, i, k)));
+            *g = distribution_less(*g, distribution_share_taken(t->scale, distribution_label_share(job, i, k)));
         }
 }
 

@@ -334,11 +334,15 @@ static ALWAYS_INLINE bool add_block_probabilities(struct batch *b, int at, const
         b->own[row] = t.own;
         b->rest[row] = t.rest;
         b->moved[row] = t.moved;
-        unusual |= !(multiplier >= 0) | !multiplier_is_bounded(multiplier);
+        const double size = f64_abs(a[i]) + f64_abs(s->Q[i]); /* also where named is 0 */
+        unusual |= !(multiplier >= 0) | !multiplier_is_bounded(multiplier) | !(size < (double)INFINITY);
     }
+    /* Nothing of B w_j is infinite, as what probabilities take off may be, too. */
     const bool smooth = known.smoothing != 0;
-    for (int i = 0; smooth && i < VW; ++i)
-        unusual |= !(b->scale[at + i] * b->even[at + i] >= EVEN_USUAL);
+    for (int i = 0; smooth && i < VW; ++i) {
+        const double B = b->scale[at + i] * b->even[at + i];
+        unusual |= !(B >= EVEN_LEAST) | !(B <= EVEN_MOST) | !(B * known.weights_sum <= EVEN_MOST);
+    }
     return unusual == 0;
 }
 

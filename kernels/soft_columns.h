@@ -81,8 +81,8 @@ static ALWAYS_INLINE void load_shares(const struct shares_place *from, size_t j,
 }
 
 /* Takes the probabilities of classes j to j + count - 1, for a constant count <= 4. first: how many classes are left
-   from the first dominant one on; 0 where there is none yet. (A NaN counts for one, but columns do not take its row.)
- */
+   from the first dominant one on; 0 where there is none yet. (A NaN counts for one, but columns do not take a row whose
+   shares are not finite.) */
 static ALWAYS_INLINE void take_shares_some(const struct shares_place *q, size_t classes, size_t j, size_t count,
                                            struct column_shares *s, vf *first)
 {

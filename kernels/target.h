@@ -74,7 +74,7 @@ static inline float distribution_target_gradient(const struct distribution *t, d
     const double p = e * inverse;
     const double g = t->own * (others * inverse) + t->even * (t->w_y - t->W * p) - t->rest * p;
     const float rounded = f64_to_f32(0.0 - t->scale * g);
-    return f32_bits(rounded) << 1 == 0 ? 0 : rounded;
+    return f32_bits(rounded) << 1 == 0 ? 0 : f32_canonical(rounded);
 }
 
 /* Row i's logit of y, or no y if that is -inf. */
@@ -230,18 +230,31 @@ struct taken {
     float hi, lo; /* N in 48 bits */
 };
 
-/* The even share B = scale even is taken off by products of floats where it is not nearly subnormal. */
-#define EVEN_USUAL 0x1p-100
+/* The even share B = scale even is taken off by products of floats where it is not nearly subnormal or infinite. */
+#define EVEN_LEAST 0x1p-100
+#define EVEN_MOST 0x1p100
 
 static inline bool even_is_usual(double B)
 {
-    return f64_abs(B) >= EVEN_USUAL;
+    return f64_abs(B) >= EVEN_LEAST && f64_abs(B) <= EVEN_MOST;
+}
+
+/* What a share takes off, in double: nothing if it is 0, be the scale infinite. */
+static inline float distribution_share_taken(double scale, double share)
+{
+    return share == 0 ? 0 : f64_to_f32(scale * share);
 }
 
 /* What the even share takes off for weight w. */
 static inline float distribution_even_taken(double B, double w)
 {
-    return even_is_usual(B) ? f64_to_f32((double)f64_to_f32(B) * w) : f64_to_f32(B * w);
+    return even_is_usual(B) ? f64_to_f32((double)f64_to_f32(B) * w) : distribution_share_taken(B, w);
+}
+
+/* What is taken off a gradient where it, or both, may be infinite. */
+static inline float distribution_less(float g, float taken)
+{
+    return f32_canonical(g - taken);
 }
 
 static inline struct taken distribution_taken(const struct xent_job *job, size_t i)

@@ -273,6 +273,48 @@ START_TEST(weightless)
 }
 END_TEST
 
+/* Smoothed labels whose class has nearly all of the probability and all of the weight: a loss of 10^-290 is no 0. */
+START_TEST(sure_and_smoothed)
+{
+    struct rng rng = rng_stream(1107);
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        for (size_t repeat = 0; repeat < 60; repeat++) {
+            enum { SURE_ROWS = 16, SURE_CLASSES = 5 };
+            double x[SURE_ROWS * SURE_CLASSES], loss[SURE_ROWS], grad[SURE_ROWS * SURE_CLASSES];
+            const double w[SURE_CLASSES] = {rng_uniform(&rng, 0.5, 2), 0, 0, 0, 0};
+            const int32_t targets[SURE_ROWS] = {0};
+            xent_problem p = XENT_PROBLEM_INIT;
+            p.dtype = XENT_F64;
+            p.outer = 1 + rng_below(&rng, SURE_ROWS);
+            p.classes = SURE_CLASSES;
+            p.logits = x;
+            p.grad = grad;
+            p.targets = targets;
+            p.class_weights = w;
+            p.label_smoothing = repeat % 3 == 0 ? 1 : rng_uniform(&rng, 0, 1);
+            p.reduction = XENT_NONE;
+            p.loss = loss;
+            for (size_t i = 0; i < SURE_ROWS * SURE_CLASSES; i++)
+                x[i] = i % SURE_CLASSES == 0 ? 0 : rng_uniform(&rng, -705, -640);
+            name_case("%s: sure and smoothed, repeat %zu: %zu rows, smoothing %g", *isa, repeat, p.outer,
+                      p.label_smoothing);
+            expect_status("call", xent_cross_entropy(&p), XENT_OK);
+            const long double a = (long double)p.label_smoothing;
+            const long double share = (long double)w[0] * (a / SURE_CLASSES + (1 - a));
+            for (size_t i = 0; i < p.outer; i++) {
+                long double others = 0;
+                for (size_t j = 1; j < SURE_CLASSES; j++)
+                    others += expl((long double)x[i * SURE_CLASSES + j]);
+                const long double exact = share * log1pl(others);
+                if (!(fabsl((long double)loss[i] - exact) <= 8 * 0x1p-53L * exact))
+                    fail_case("loss %zu: got %a, exact %La", i, loss[i], exact);
+            }
+        }
+    }
+}
+END_TEST
+
 /* One row of plain labels, summed: its loss, gradient and lse. */
 static double one_row(const double *x, size_t classes, int32_t target, double *grad, double *lse)
 {
@@ -523,6 +565,7 @@ int main(void)
     tcase_add_test(add_case(suite, "definition"), definition);
     tcase_add_test(add_case(suite, "anything"), anything);
     tcase_add_test(add_case(suite, "weightless classes"), weightless);
+    tcase_add_test(add_case(suite, "sure and smoothed"), sure_and_smoothed);
     tcase_add_test(add_case(suite, "special values"), special_values);
     tcase_add_test(add_case(suite, "rows apart"), apart);
     tcase_add_test(add_case(suite, "finite differences"), finite_differences);

