@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Fastest first. Each kernel needs at least what those after it need, so those that a CPU can run are a tail of the
-   table (tests/dispatch.c checks it) and their names need no storage of their own. */
+   table (tests/unit/dispatch.c checks it) and their names need no storage of their own. */
 #define XENT_ISA(isa) extern const struct xent_kernel XENT_KERNEL(isa);
 #include "isas.inc"
 #undef XENT_ISA

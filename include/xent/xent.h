@@ -11,14 +11,17 @@
  *
  * Accuracy. A row's loss is within 2 ULP of the exact value and every gradient entry within 3 ULP, for every finite
  * input: neither is computed as a difference of two large numbers. A loss or gradient of 0 means that the exact value
- * rounds to 0 (or lies within those bounds of it). docs/numerics.md derives the bounds, 1.6 and 2.7 ULP.
+ * rounds to 0 (or lies within those bounds of it). docs/numerics.md derives the bounds, 1.6 and 2.7 ULP. Where a target
+ * has several classes (label smoothing, probabilities) terms may cancel, and the bounds are relative to them: see each
+ * function.
  *
- * Bits. The bits of a row's results depend on that row's logits, its target and the options, and on nothing else: not
- * on the instruction set, the batch the row came in, its address, its strides, the number of threads, or whether the
- * gradient goes in place.
+ * Bits. The bits of a row's results depend on that row's logits, its target and the options (a mean's gradient also on
+ * its denominator), and on nothing else: not on the instruction set, the batch the row came in, its address, its
+ * strides, the number of threads, or whether the gradient goes in place. Every NaN is 0x7fc00000.
  * XENT_NUMERICS_VERSION changes whenever any of these bits do.
  *
- * Special values. A logit of -inf is a masked class: probability 0, gradient 0 (loss +inf if it is the target). A row
+ * Special values. A logit of -inf is a masked class: probability 0, and where its share t of the target is 0 gradient 0
+ * and no part in the loss; else the loss is +inf and its gradient -t, as with label smoothing in PyTorch. A row
  * that holds a NaN or +inf, or nothing but -inf, has a NaN loss and a NaN gradient; other rows are untouched by it.
  * An ignored row's logits are never read: its loss is 0 and its gradient +0, whatever they hold.
  *
@@ -26,7 +29,7 @@
  * read outside the rows, no errno is set, nothing is printed, nothing is allocated.
  *
  * Threads and signals. Every function may be called from many threads at once, after fork and from a signal handler.
- * The only shared state is which kernel is in use.
+ * The only shared state is which kernel is in use, and what the environment said at the first call.
  *
  * Floating-point environment. The control bits (MXCSR, FPCR) are the caller's, and are left as they are. They change no
  * bit of any result: flush-to-zero, denormals-are-zero and the rounding mode are put aside while a call computes, by an
@@ -63,7 +66,7 @@ typedef enum xent_status {
     XENT_OK = 0,
     XENT_ERR_NULL = 1,           /* a required pointer is NULL */
     XENT_ERR_CLASSES = 2,        /* classes is 0 while there are rows */
-    XENT_ERR_STRIDE = 3,         /* a row stride is smaller than classes */
+    XENT_ERR_STRIDE = 3,         /* a row stride is smaller than classes, or dimensions of a gradient interlock */
     XENT_ERR_SIZE = 4,           /* the array would be larger than the address space */
     XENT_ERR_OVERLAP = 5,        /* an output overlaps another array without being exactly in place */
     XENT_ERR_TARGET = 6,         /* a target is neither in [0, classes) nor ignore_index; see error_row */
@@ -85,7 +88,8 @@ typedef enum xent_reduction {
  *
  * parallel_for(context, task, argument, tasks) calls task(argument, i) once for every i in [0, tasks), in any order, on
  * any threads, at once or one after the other, and returns when all have returned. A call to this library uses it from
- * the thread that made the call, a few times at most, and keeps nothing of it. Results never depend on it.
+ * the thread that made the call, once, or, where threads share the classes of long rows, up to three times for each
+ * group of rows, and keeps nothing of it. Results never depend on it.
  */
 typedef struct xent_executor {
     void (*parallel_for)(void *context, void (*task)(void *argument, size_t index), void *argument, size_t tasks);
@@ -141,8 +145,8 @@ typedef struct xent_options {
  *     loss = sum_j t_j (lse - x_j),      dloss/dx_j = (sum_k t_k) softmax(x)_j - t_j
  *
  * as in torch.nn.CrossEntropyLoss; a mean divides the sum of the losses by the sum of w_y over the kept rows. Where
- * that sum is 0 the mean is NaN or infinite, and its gradient 0. A class of weight 0 counts nothing, also if its logit
- * is -inf.
+ * that sum is 0 the mean is NaN or infinite, and the gradient of its finite rows 0 (PyTorch's is NaN). A class of
+ * weight 0 counts nothing, also if its logit is -inf.
  *
  * Any element-aligned address does. rows may be 0: the sum is 0, the mean NaN, nothing else is written.
  *
@@ -221,14 +225,16 @@ typedef struct xent_problem {
     int64_t ignore_index;      /* -100. Labels only */
     double label_smoothing;    /* 0. In [0, 1] */
     const void *class_weights; /* NULL, or [classes] in [0, XENT_MAX_CLASS_WEIGHT] */
-    const void *row_weights;   /* NULL, or a factor r for each row's loss. A row of weight 0 is ignored */
+    const void *row_weights;   /* NULL, or a factor r for each row's loss. A row of weight 0 is ignored, but its labels
+                                  must be good */
     const xent_strides *row_weights_strides;
     const void *dloss; /* NULL, or a factor for each row's gradient: the derivative of what comes after by this loss */
     const xent_strides *dloss_strides;
 
     xent_reduction reduction; /* XENT_MEAN */
-    double normalizer;      /* 0, or what a mean divides by in place of its own denominator: a global count of tokens */
-    int empty_mean_is_zero; /* 0. Otherwise: the mean of no rows is 0, not NaN */
+    double normalizer;        /* 0, or what a mean divides by in place of its own denominator: a global count of tokens.
+                                 In [DBL_MIN, FLT_MAX] */
+    int empty_mean_is_zero;   /* 0. Otherwise: the mean of no rows is 0, not NaN. (With a normalizer it is 0 anyway) */
 
     void *loss;        /* 1 value for XENT_MEAN and XENT_SUM; [outer][inner] for XENT_NONE. NULL: not wanted */
     void *lse;         /* NULL, or receives [outer][inner]: the log-sum-exp of every kept row, +0 for an ignored one */
@@ -271,22 +277,25 @@ typedef struct xent_problem {
  * gradient has the bits of a fused call's. It computes the log-sum-exp again, from the logits: lse in 24 bits would be
  * too coarse for gradients within 3 ULP.
  *
- * Errors. As for xent_fused_f32, and: XENT_ERR_NULL if neither loss, grad nor lse is wanted, XENT_ERR_STRIDE if two
- * elements of grad would be at one address, XENT_ERR_OPTION for unknown types and for no labels.
- * XENT_ERR_OVERLAP is decided from the first to the last element of an array (but rows of grad may lie in the gaps
- * between those of logits).
+ * Errors. As for xent_fused_f32, and: XENT_ERR_NULL if neither loss, grad nor lse is wanted (unless there are no rows
+ * and no reduction), XENT_ERR_OPTION for unknown types and for no labels. XENT_ERR_STRIDE is about grad alone: unless
+ * each of its dimensions, by growing strides, steps over all that is within it. Inputs may overlap themselves.
+ * XENT_ERR_OVERLAP is decided from the first to the last element of an array (but with inner 1, neighbouring classes
+ * and equal row strides rows of grad may lie in the gaps between those of logits).
  *
- * Error bounds. Those of xent_fused_f32. With more than one class in t, terms may cancel: loss (2^-23 + 2^-48 max_j
- * |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. The parts of t_j, those of labels
- * and of smoothing, are taken one by one: if a probability is negative, |t_j| is the sum of their magnitudes, and where
- * they have both signs and x_j is -inf, the loss is NaN.
+ * Error bounds. Those of xent_fused_f32; with row weights of both signs a reduced loss is relative to the sum of the
+ * rows' magnitudes. With more than one class in t, or XENT_PROBABILITIES of which none is above 1/2, terms may cancel:
+ * loss (2^-23 + 2^-48 max_j |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. The parts
+ * of t_j, those of labels and of smoothing, are taken one by one: if a probability is negative, |t_j| is the sum of
+ * their magnitudes, and where they have both signs and x_j is -inf, the loss is NaN.
  *
  * XENT_F64. For plain labels, with or without class weights, row weights and dloss, the same numbers in ULP of double:
  * loss 2 (also a sum or mean), gradient 3; lse 2^-53 absolute plus half an ULP. Where t has more than one class: loss
  * 8 * 2^-53 sum_j |t_j| (lse - x_j), so 8 ULP unless t_j are negative, a gradient entry 8 * 2^-53 of the larger of its
  * two terms; with t_j made of terms of both signs, of the sums of these terms' absolute values. A mean is relative to
  * its denominator, which is rounded itself where it is a sum of weights. A probability below 2^-1803 counts as 0.
- * All else is as for floats.
+ * Losses, and sums of them, must not overflow before they are weighted or divided. With probabilities and smoothing t_j
+ * is one number, whose sign decides what an x_j of -inf makes of the loss. All else is as for floats.
  *
  * Cost. Rows whose classes are neighbours, and those that are neighbours of each other for each class (images) with
  * plain labels, take the time of memory and arithmetic; the latter, where they have more than 96 classes, not with
@@ -407,15 +416,20 @@ XENT_API const char *xent_isa(void);
  * this CPU can run; the environment variable XENT_ISA, read once at that moment, can only lower that choice (an
  * unknown or unavailable name there has no effect).
  *
- * Another variable, XENT_OVERLAP, read once by the first call, changes no result but how data moves. 0 leaves it to the
- * CPU's prefetchers and caches. 1 fetches ahead and, where it pays, takes the second pass over a row beside the first
- * one over the next, for rows of 160 and more classes; and reads images whose planes are a multiple of 4 KB apart plane
- * by plane. 2 does so with all rows and images and, again where it pays, fetches logits of 8 MB and more from eight
- * pages at once, and writes gradients and probabilities of as much, which are not in place, past the caches; 3 does the
- * latter two with any size, which is for tests. 4 is 0, but writes such gradients of images and of rows of up to 127
- * classes past the caches. 5 is 2, but fetches lines early, two to four pages before they are used, and in no other
- * way; and 6 is to 5 what 3 is to 2. Without it AMD's Zen 3 does as with 1, Intel's CPUs as with 2, AMD's Zen 4 as with
- * 4, its Zen 5 as with 5, and all others as with 0.
+ * Another variable, XENT_OVERLAP, read once by the first call, changes no result but how data moves:
+ *
+ *     0  nothing: the CPU's prefetchers and caches see to it
+ *     1  (Zen 3's default) rows of 160 and more classes, or 512 where the gradient goes over the logits, are fetched
+ *        ahead, and the second pass over a row goes beside the first one over the next; images whose planes are a
+ *        multiple of 4 KB apart are read plane by plane
+ *     2  (Intel's) as 1, for all rows and images where it pays; logits of 8 MB and more are fetched from eight pages at
+ *        once, and gradients and probabilities of as much, if not in place, go past the caches
+ *     3  as 2 at any size: for tests
+ *     4  (Zen 4's) as 0, but such gradients of images and of rows of up to 127 classes go past the caches
+ *     5  (Zen 5's) as 2, but lines are fetched two to four pages before they are used, and in no other way
+ *     6  as 5 at any size: for tests
+ *
+ * All other CPUs have 0.
  */
 XENT_API xent_status xent_select(const char *isa);
 
