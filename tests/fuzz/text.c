@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,10 +14,11 @@ void complain(const char *format, ...)
     (void)format; /* the reader's messages are its caller's business */
 }
 
-/* A file of the bytes, so many times over, under a name of its own. */
-static void write_file(const char *path, const uint8_t *data, size_t size, size_t times)
+/* A new file of the bytes, so many times over, under the name that path, a template of mkstemp, becomes. */
+static void write_file(char *path, const uint8_t *data, size_t size, size_t times)
 {
-    FILE *file = fopen(path, "wb");
+    const int descriptor = mkstemp(path);
+    FILE *file = descriptor < 0 ? NULL : fdopen(descriptor, "wb");
     if (!file)
         fuzz_fail("cannot write %s", path);
     for (size_t i = 0; i < times; i++)
@@ -64,8 +66,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     size -= 2;
     if (size * times > 1 << 19)
         times = 1;
-    char path[64];
-    snprintf(path, sizeof path, "/tmp/xent-fuzz-text-%ld", (long)getpid());
+    const char *directory = getenv("TMPDIR");
+    char path[256];
+    snprintf(path, sizeof path, "%.200s/xent-fuzz-text-XXXXXX", directory ? directory : P_tmpdir);
     write_file(path, data, size, times);
     struct text text;
     const bool ok = text_read(&text, path);
