@@ -140,7 +140,7 @@ struct bench_data {
     float *work; /* in place: a copy of the logits */
     float *grad; /* out of place */
     float *loss;
-    const int32_t *targets;
+    const int32_t *targets; /* and one more */
     const float *weights;       /* of the classes */
     const float *probabilities; /* in the shape of the logits */
     double *doubles;            /* the logits, once; then what calls in place have left */
@@ -169,7 +169,9 @@ struct bench_case {
 /* What a call is asked for beside the plain one. */
 struct bench_option {
     const char *name;
-    bool weights, probabilities, doubles;
+    bool weights, probabilities, doubles, forward;
+    bool mixup; /* two labels a row: its own and the next row's */
+    bool bce;   /* xent_bce_f32 of as many elements */
     double smoothing;
 };
 

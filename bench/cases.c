@@ -86,20 +86,48 @@ static const struct bench_option options[] = {{.name = "plain"},
                                               {.name = "smoothing", .smoothing = 0.1},
                                               {.name = "both", .weights = true, .smoothing = 0.1},
                                               {.name = "probabilities", .probabilities = true},
-                                              {.name = "doubles", .doubles = true}};
+                                              {.name = "mixup", .mixup = true},
+                                              {.name = "bce", .bce = true},
+                                              {.name = "doubles", .doubles = true},
+                                              {.name = "doubles-forward", .doubles = true, .forward = true}};
+
+static void run_bce(const struct bench_case *self, const struct bench_data *at)
+{
+    const struct bench_shape shape = self->layout.shape;
+    xent_bce_options bce = XENT_BCE_OPTIONS_INIT;
+    bce.executor = bench_executor(self->threads);
+    xent_status status = xent_bce_f32(at->work, at->probabilities, shape.rows, shape.classes, at->loss, at->work, &bce);
+    if (status != XENT_OK)
+        bench_fail("%s: %s", self->name, xent_status_string(status));
+}
 
 static void run_option(const struct bench_case *self, const struct bench_data *at)
 {
+    static const float shares[] = {0.7f, 0.3f};
+    static const xent_strides shared = {0, 1, 0};
     xent_problem problem = problem_of(self->layout.shape, at, at->work, at->work, bench_executor(self->threads));
+    const xent_strides with_next = {problem.inner, 1, 1};
+    if (self->option->bce) {
+        run_bce(self, at);
+        return;
+    }
     if (self->option->probabilities) {
         problem.target_type = XENT_PROBABILITIES;
         problem.targets = at->probabilities;
+    }
+    if (self->option->mixup) {
+        problem.labels = 2;
+        problem.targets_strides = &with_next;
+        problem.probabilities = shares;
+        problem.probabilities_strides = &shared;
     }
     if (self->option->doubles) {
         problem.dtype = XENT_F64;
         problem.logits = problem.grad = at->doubles;
         problem.loss = at->double_loss;
     }
+    if (self->option->forward)
+        problem.grad = NULL;
     problem.class_weights = self->option->weights ? at->weights : NULL;
     problem.label_smoothing = self->option->smoothing;
     xent_status status = xent_cross_entropy(&problem);
@@ -280,7 +308,9 @@ static void add_options(struct bench_case c, const char *name, const struct benc
     for (size_t o = 0; o < sizeof options / sizeof *options; o++)
         for (size_t i = 0; i < selection->isa_count; i++) {
             c.option = &options[o];
-            const size_t bytes = c.option->doubles ? 16 : c.option->probabilities ? 12 : 8;
+            const size_t bytes = c.option->doubles                          ? (c.option->forward ? 8 : 16)
+                                 : c.option->probabilities || c.option->bce ? 12
+                                                                            : 8;
             const struct bench_mode mode = {options[o].name, bytes, BENCH_IN_PLACE, 0, run_option};
             add_call(c, name, &mode, selection->isas[i], selection->last_level_cache);
         }

@@ -182,6 +182,7 @@ static void make_targets(const struct bench_layout *layout, enum bench_kind kind
                               bench_class_stride(layout->shape), classes, target);
         targets[i] = kind == BENCH_IGNORED && bits >> 63 ? ignored : (int32_t)target;
     }
+    targets[rows * layout->buffers] = 0;
 }
 
 struct bench_data bench_make_data(const struct bench_layout *layout, enum bench_kind kind)
@@ -190,7 +191,7 @@ struct bench_data bench_make_data(const struct bench_layout *layout, enum bench_
         work = allocate(most_floats * sizeof(float));
         grad = allocate(most_floats * sizeof(float));
         loss = allocate(most_rows * sizeof(float));
-        targets = allocate(most_rows * sizeof(int32_t));
+        targets = allocate((most_rows + 1) * sizeof(int32_t));
     }
     const float *logits = logits_of_kind(kind);
     make_targets(layout, kind, logits);
