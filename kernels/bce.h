@@ -96,7 +96,7 @@ static ALWAYS_INLINE void bce_results(struct bce_block *b, double scale, bool gr
 {
     double u[BCE_BLOCK], log[BCE_BLOCK], inverse[BCE_BLOCK];
     for (size_t i = 0; i < BCE_BLOCK; ++i) {
-        const double a = b->x[i] < 0 ? -b->x[i] : b->x[i];
+        const double a = f64_abs(b->x[i]);
         u[i] = f64_exp(-(a > BCE_FARTHEST ? BCE_FARTHEST : a));
     }
     for (size_t i = 0; i < BCE_BLOCK; ++i) {
@@ -106,7 +106,7 @@ static ALWAYS_INLINE void bce_results(struct bce_block *b, double scale, bool gr
     }
     for (size_t i = 0; i < BCE_BLOCK; ++i) {
         const double x = b->x[i], k0 = b->k0[i], k1 = b->k1[i];
-        const double a = x < 0 ? -x : x;
+        const double a = f64_abs(x);
         const double growing = x > 0 ? k0 : k1, vanishing = x > 0 ? k1 : k0;
         b->loss[i] = (growing == 0 ? 0 : growing * a) + (k0 + k1) * log[i];
         if (gradients)
@@ -114,7 +114,7 @@ static ALWAYS_INLINE void bce_results(struct bce_block *b, double scale, bool gr
     }
     for (size_t i = 0; i < BCE_BLOCK; ++i) {
         const double loss = b->loss[i];
-        b->loss[i] = loss < BCE_NEGLIGIBLE && loss > -BCE_NEGLIGIBLE ? 0 : loss;
+        b->loss[i] = f64_abs(loss) < BCE_NEGLIGIBLE ? 0 : loss;
         if (gradients)
             b->gradient[i] = scale * (b->x[i] > 0 ? b->gradient[i] : -b->gradient[i]);
     }
@@ -136,21 +136,21 @@ static void bce_load(const struct xent_bce_job *job, const struct bce_at *at, st
     float buffer[BCE_BLOCK];
     const float *v = bce_read(&job->logits, job->classes, at, buffer);
     for (size_t i = 0; i < BCE_BLOCK; ++i)
-        b->x[i] = f64_from_f32(v[i]);
+        b->x[i] = (double)v[i];
     v = bce_read(&job->targets, job->classes, at, buffer);
     for (size_t i = 0; i < BCE_BLOCK; ++i) {
-        b->k1[i] = f64_from_f32(v[i]);
+        b->k1[i] = (double)v[i];
         b->k0[i] = 1 - b->k1[i];
     }
     if (job->pos_weight.data) {
         v = bce_read(&job->pos_weight, job->classes, at, buffer);
         for (size_t i = 0; i < BCE_BLOCK; ++i)
-            b->k1[i] *= f64_from_f32(v[i]);
+            b->k1[i] *= (double)v[i];
     }
     if (job->weights.data) {
         v = bce_read(&job->weights, job->classes, at, buffer);
         for (size_t i = 0; i < BCE_BLOCK; ++i) {
-            const double w = f64_from_f32(v[i]);
+            const double w = (double)v[i];
             b->k1[i] *= w;
             b->k0[i] *= w;
         }

@@ -59,6 +59,24 @@ enum { XENT_WINDOW_LOW = -768, XENT_WINDOW_BITS = 11, XENT_WINDOW_SIZE = 1 << XE
 #define XENT_A7 0x1.2438e2a8778a5p-2
 #define XENT_A9 0x1.e2f527c19dacdp-3
 
+/* Those of an element of binary cross entropy, likewise: 1 + r + F2 r^2 + ... + F10 r^10 within 2^-51.6, 2 f + B3 f^3 +
+   ... + B13 f^13 within 2^-52.2. */
+#define XENT_F2 0x1.ffffffffffecfp-2
+#define XENT_F3 0x1.5555555550729p-3
+#define XENT_F4 0x1.555555558971fp-5
+#define XENT_F5 0x1.11111125d331bp-7
+#define XENT_F6 0x1.6c16c0c742171p-10
+#define XENT_F7 0x1.a0198ce2a88f6p-13
+#define XENT_F8 0x1.a01b7db629b95p-16
+#define XENT_F9 0x1.72e9a21b71923p-19
+#define XENT_F10 0x1.27074b3539704p-22
+#define XENT_B3 0x1.555555555396dp-1
+#define XENT_B5 0x1.999999a2921dcp-2
+#define XENT_B7 0x1.2492417829ca9p-2
+#define XENT_B9 0x1.c722780a3fa0bp-3
+#define XENT_B11 0x1.732c20bdca0ccp-3
+#define XENT_B13 0x1.5877ffe89a905p-3
+
 /* Rows whose largest logit lies in [XENT_NEAR_MIN, XENT_NEAR_MAX) are near: exponentials of the logits themselves.
    Other rows are far: exponentials of the logits less the largest one, an exact difference where it matters. */
 #define XENT_NEAR_MIN -256.0f

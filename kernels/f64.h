@@ -9,6 +9,8 @@
 #ifndef XENT_KERNELS_F64_H
 #define XENT_KERNELS_F64_H
 
+#include "kernels/constants.h"
+
 #include <float.h>
 #include <stdint.h>
 #include <string.h>
@@ -110,18 +112,16 @@ static inline double f64_from_f32(float v)
 #define F64_LN2_LO 0x1.a39ef35793c76p-33
 #define F64_LN2 0x1.62e42fefa39efp-1
 
-/* exp(z) for |z| <= 700: z = n ln2 + r, Taylor to r^13 / 13! < 2^-52. */
+/* exp(z) for |z| <= 700 within 2^-50: z = n ln2 + r. */
 static inline double f64_exp(double z)
 {
     const double shifted = z * 0x1.71547652b82fep+0 + 0x1.8p52; /* n, in the low bits */
     const double n = shifted - 0x1.8p52;
     const double r = (z - n * F64_LN2_HI) - n * F64_LN2_LO;
     const double r2 = r * r, r4 = r2 * r2;
-    const double p01 = 1.0 + r, p23 = 1.0 / 2 + r * (1.0 / 6);
-    const double p45 = 1.0 / 24 + r * (1.0 / 120), p67 = 1.0 / 720 + r * (1.0 / 5040);
-    const double p89 = 1.0 / 40320 + r * (1.0 / 362880), pab = 1.0 / 3628800 + r * (1.0 / 39916800);
-    const double pc = 1.0 / 479001600;
-    const double low = p01 + r2 * p23, mid = p45 + r2 * p67, high = (p89 + r2 * pab) + r4 * pc;
+    const double p23 = XENT_F2 + r * XENT_F3, p45 = XENT_F4 + r * XENT_F5, p67 = XENT_F6 + r * XENT_F7;
+    const double p89 = XENT_F8 + r * XENT_F9;
+    const double low = (1.0 + r) + r2 * p23, mid = p45 + r2 * p67, high = p89 + r2 * XENT_F10;
     return (low + r4 * (mid + r4 * high)) * f64_from_bits((f64_bits(shifted) + 1023) << 52);
 }
 
@@ -135,10 +135,12 @@ static inline double f64_2atanh_rest(double f)
     return f * (w * ((p01 + w2 * p23) + w4 * ((p45 + w2 * p67) + w4 * p89)));
 }
 
-/* 2 atanh(f) = log((1 + f) / (1 - f)). */
+/* 2 atanh(f) = log((1 + f) / (1 - f)) for |f| <= 0.1716, within 2^-50. */
 static inline double f64_2atanh(double f)
 {
-    return 2 * f + f64_2atanh_rest(f);
+    const double w = f * f, w2 = w * w;
+    const double p35 = XENT_B3 + w * XENT_B5, p79 = XENT_B7 + w * XENT_B9, pbd = XENT_B11 + w * XENT_B13;
+    return 2 * f + f * (w * (p35 + w2 * (p79 + w2 * pbd)));
 }
 
 /*

@@ -91,6 +91,10 @@ def main():
     print(f"E2 ... E8    {', '.join(float(c_j).hex() for c_j in c)}   error 2^{mp.nstr(mp.log(error, 2), 4)}")
     c, error = minimax(lambda f: 2 * mp.atanh(f), lambda f: 2 * f, range(3, 10, 2), mp.mpf(2) ** -30, mp.mpf("0.1716"))
     print(f"A3 ... A9    {', '.join(float(c_j).hex() for c_j in c)}   error 2^{mp.nstr(mp.log(error, 2), 4)}")
+    c, error = minimax(mp.exp, lambda r: 1 + r, range(2, 11), -half, half)
+    print(f"F2 ... F10   {', '.join(float(c_j).hex() for c_j in c)}   error 2^{mp.nstr(mp.log(error, 2), 4)}")
+    c, error = minimax(lambda f: 2 * mp.atanh(f), lambda f: 2 * f, range(3, 14, 2), mp.mpf(2) ** -30, mp.mpf("0.1716"))
+    print(f"B3 ... B13   {', '.join(float(c_j).hex() for c_j in c)}   error 2^{mp.nstr(mp.log(error, 2), 4)}")
     # Halfway between the extremes of the finished float function over exp(x), found over every float in the window.
     centre = mp.mpf(float.fromhex("0x1.04eb5009959dep+0"))
     print(f"K, ln(K)     {float(centre).hex()}, {float(mp.log(centre)).hex()}")
