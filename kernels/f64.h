@@ -100,14 +100,6 @@ static inline float f64_to_f32(double v)
     return a < 0x1p-126 ? tiny : (float)v;
 }
 
-/* A float as the double it stands for, a subnormal one likewise. */
-static inline double f64_from_f32(float v)
-{
-    const uint32_t magnitude = f32_bits(v) & 0x7fffffff;
-    const double tiny = (double)(int32_t)magnitude * 0x1p-149;
-    return magnitude < 0x00800000 ? (f32_bits(v) >> 31 ? -tiny : tiny) : (double)v;
-}
-
 #define F64_LN2_HI 0x1.62e42feep-1 /* 32 bits: exact when multiplied by an exponent */
 #define F64_LN2_LO 0x1.a39ef35793c76p-33
 #define F64_LN2 0x1.62e42fefa39efp-1

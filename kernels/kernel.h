@@ -128,7 +128,7 @@ static inline bool xent_job_is_contiguous(const struct xent_job *job)
 /* Number i of an array of floats or doubles. */
 static inline double xent_job_number(const struct xent_job *job, const void *array, size_t i)
 {
-    return job->dtype == XENT_F64 ? ((const double *)array)[i] : f64_from_f32(((const float *)array)[i]);
+    return job->dtype == XENT_F64 ? ((const double *)array)[i] : (double)((const float *)array)[i];
 }
 
 static inline double xent_job_class_weight(const struct xent_job *job, size_t j)

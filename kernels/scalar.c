@@ -131,7 +131,7 @@ static double weighted_sum(const struct xent_job *job, struct row x)
         for (size_t j = begin; j < job->classes && j < begin + chunk; ++j) {
             const double w = xent_job_class_weight(job, j);
             if (w != 0)
-                lane[j % XENT_LANES] += w * f64_from_f32(row_at(x, j));
+                lane[j % XENT_LANES] += w * (double)row_at(x, j);
         }
         sum += fold(lane, XENT_LANES);
     }
@@ -160,13 +160,13 @@ static void add_shares(struct distribution *t, const struct xent_job *job, size_
             const double a = j == y ? 0 : distribution_weighted(job, i, j);
             if (a != 0) {
                 q_lane[j % XENT_LANES] += a;
-                p_lane[j % XENT_LANES] += a * (f64_from_f32(row_at(x, j)) - t->pivot);
+                p_lane[j % XENT_LANES] += a * ((double)row_at(x, j) - t->pivot);
             }
         }
         Q += fold(q_lane, XENT_LANES);
         P += fold(p_lane, XENT_LANES);
     }
-    const double x_y = y == NO_CLASS ? 0 : f64_from_f32(row_at(x, y));
+    const double x_y = y == NO_CLASS ? 0 : (double)row_at(x, y);
     distribution_add_probabilities(t, distribution_named(job, i), distribution_dominant(job, i, y, x_y), Q, P);
 }
 
@@ -185,7 +185,7 @@ static double logit_sum(struct row x, size_t classes)
                 n += (int32_t)n16;
                 r[l] += reduce(x_j, n16);
             } else {
-                rest[l] += f64_from_f32(x_j);
+                rest[l] += (double)x_j;
             }
         }
         for (int l = 0; l < XENT_SLICE_LANES; ++l)
@@ -255,8 +255,7 @@ static void subtract_targets(const struct xent_job *job, size_t i, const struct 
         float *g = &out.p[j * out.stride];
         const double a = distribution_weighted(job, i, j);
         if (taken.usual)
-            *g = f32_canonical(
-                fma_of(-a, (double)taken.lo, f64_from_f32(fma_of(-a, (double)taken.hi, f64_from_f32(*g)))));
+            *g = f32_canonical(fma_of(-a, (double)taken.lo, (double)fma_of(-a, (double)taken.hi, (double)*g)));
         else
             *g = distribution_less(*g, distribution_share_taken(taken.N, a));
     }

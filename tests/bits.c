@@ -209,6 +209,25 @@ START_TEST(late_trouble)
 }
 END_TEST
 
+/* Logits at both ends of the window, so that gradients are subnormal. */
+START_TEST(ends_of_the_window)
+{
+    struct rng rng = rng_stream(10);
+    for (size_t repeat = 0; repeat < scaled(60); repeat++) {
+        struct batch batch = batch_new(1 + rng_below(&rng, 40), 2 + rng_below(&rng, repeat % 4 ? 40 : 300));
+        name_case("ends of the window: repeat %zu: %zu rows of %zu classes", repeat, batch.rows, batch.classes);
+        for (size_t i = 0; i < batch.rows; i++) {
+            batch.targets[i] = (int32_t)rng_below(&rng, batch.classes);
+            for (size_t j = 0; j < batch.classes; j++)
+                batch_row(&batch, i)[j] =
+                    (float)(rng_chance(&rng, 0.3) ? rng_uniform(&rng, 53, 55.4) : rng_uniform(&rng, -33, -30));
+        }
+        batch_check(&batch, &rng);
+        batch_free(&batch);
+    }
+}
+END_TEST
+
 START_TEST(anything)
 {
     struct rng rng = rng_stream(7);
@@ -274,6 +293,7 @@ int main(void)
     tcase_add_test(add_case(suite, "specials"), specials);
     tcase_add_test(add_case(suite, "targets"), every_target);
     tcase_add_test(add_case(suite, "late trouble"), late_trouble);
+    tcase_add_test(add_case(suite, "ends of the window"), ends_of_the_window);
     tcase_add_test(add_case(suite, "anything"), anything);
     tcase_add_test(add_case(suite, "control bits"), control_bits);
     return run_suite(suite);
