@@ -315,6 +315,47 @@ START_TEST(sure_and_smoothed)
 }
 END_TEST
 
+/* Huge probabilities under a factor that is no double: gradients are those under a factor of 1, times that. */
+START_TEST(factors_of_no_double)
+{
+    struct rng rng = rng_stream(1108);
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        for (size_t repeat = 0; repeat < 40; repeat++) {
+            enum { FACTOR_ROWS = 16, FACTOR_CLASSES = 70 };
+            static double x[FACTOR_ROWS * FACTOR_CLASSES], q[FACTOR_ROWS * FACTOR_CLASSES],
+                usual[FACTOR_ROWS * FACTOR_CLASSES], tiny[FACTOR_ROWS * FACTOR_CLASSES];
+            const double one = 1, dloss = 0x1p-1000;
+            const xent_strides same = {0, 0, 0};
+            xent_problem p = XENT_PROBLEM_INIT;
+            p.dtype = XENT_F64;
+            p.outer = 1 + rng_below(&rng, FACTOR_ROWS);
+            p.classes = 1 + rng_below(&rng, FACTOR_CLASSES);
+            p.logits = x;
+            p.grad = usual;
+            p.target_type = XENT_PROBABILITIES;
+            p.targets = q;
+            p.dloss = &one;
+            p.dloss_strides = &same;
+            p.normalizer = 1;
+            const size_t numbers = p.outer * p.classes;
+            for (size_t i = 0; i < numbers; i++) {
+                x[i] = (double)rng_normal(&rng);
+                q[i] = rng_uniform(&rng, 0.1, 1) * 0x1p200;
+            }
+            name_case("%s: factors, repeat %zu: %zu rows of %zu classes", *isa, repeat, p.outer, p.classes);
+            expect_status("a factor of 1", xent_cross_entropy(&p), XENT_OK);
+            p.grad = tiny;
+            p.dloss = &dloss;
+            p.normalizer = 0x1p127;
+            expect_status("a factor of 2^-1127", xent_cross_entropy(&p), XENT_OK);
+            for (size_t i = 0; i < numbers; i++)
+                expect_double("gradient", tiny[i], ldexp(usual[i], -1127));
+        }
+    }
+}
+END_TEST
+
 /* One row of plain labels, summed: its loss, gradient and lse. */
 static double one_row(const double *x, size_t classes, int32_t target, double *grad, double *lse)
 {
@@ -566,6 +607,7 @@ int main(void)
     tcase_add_test(add_case(suite, "anything"), anything);
     tcase_add_test(add_case(suite, "weightless classes"), weightless);
     tcase_add_test(add_case(suite, "sure and smoothed"), sure_and_smoothed);
+    tcase_add_test(add_case(suite, "factors of no double"), factors_of_no_double);
     tcase_add_test(add_case(suite, "special values"), special_values);
     tcase_add_test(add_case(suite, "rows apart"), apart);
     tcase_add_test(add_case(suite, "finite differences"), finite_differences);
