@@ -43,7 +43,7 @@ static const struct {
     float scale, offset;
 } data[] = {{3, 0}, {3, 10000}, {120, 0}};
 
-static const size_t class_counts[] = {4, 10, 64, 96, 128, MAX_CLASSES};
+static const size_t class_counts[] = {4, 10, 64, 96, 127, 128, MAX_CLASSES};
 
 /* A problem's arrays of floats, and of doubles. */
 struct arrays {
