@@ -169,7 +169,7 @@ const char *xent_status_string(xent_status status)
     case XENT_ERR_CLASSES:
         return "classes is 0 while there are rows";
     case XENT_ERR_STRIDE:
-        return "a row stride is smaller than the number of classes, or two gradient entries share an address";
+        return "a row stride is smaller than the number of classes, or dimensions of the gradient interlock";
     case XENT_ERR_SIZE:
         return "rows times stride is larger than the address space";
     case XENT_ERR_OVERLAP:
