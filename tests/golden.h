@@ -11,8 +11,7 @@
 struct way {
     const xent_executor *executor; /* or NULL */
     size_t offset;                 /* elements past a cache line, of every array of numbers */
-    bool flush;                    /* flush-to-zero and denormals-are-zero on */
-    bool coarse;                   /* count subnormal log-sum-exps and log-probabilities as zeros: flushing may */
+    bool control_bits;             /* flush-to-zero and denormals-are-zero on, rounding up */
     struct rng *split;             /* or NULL: rows of one problem come in several calls */
     bool sample;                   /* only a tenth of the corpus, which has fingerprints of its own */
 };
@@ -53,9 +52,6 @@ float golden_logit(struct rng *rng, enum kind kind, size_t classes);
 /* FNV-1a over words; every NaN counts as the same one. */
 uint64_t golden_mix(uint64_t hash, const float *values, size_t count);
 uint64_t golden_mix64(uint64_t hash, const double *values, size_t count);
-
-/* The same for numbers that a flush may make zeros. */
-uint64_t golden_mix_coarse(uint64_t hash, const struct way *way, const float *values, size_t count);
 
 #define GOLDEN_START UINT64_C(0xcbf29ce484222325)
 

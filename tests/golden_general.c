@@ -185,7 +185,7 @@ static uint64_t run_general(uint64_t hash, const struct way *way, const struct c
     hash = golden_mix64(hash ^ kept, &denominator, 1);
     if (wide)
         return golden_mix64(golden_mix64(golden_mix64(hash, c->loss64, losses), c->lse64, ROWS), c->out64, c->room);
-    hash = golden_mix_coarse(golden_mix(hash, c->loss, losses), way, c->lse, ROWS);
+    hash = golden_mix(golden_mix(hash, c->loss, losses), c->lse, ROWS);
     return golden_mix(hash, c->out, c->room);
 }
 
