@@ -1,7 +1,8 @@
 /*
- * Double logits: the same bits from every kernel, layout, place and executor, results by their definition, special
- * values. f64_accuracy.c has the errors to a fraction of an ULP.
+ * Double logits: the same bits from every kernel, layout, place and executor, results by their definition.
+ * f64_corners.c has special values and statuses, f64_accuracy.c the errors to a fraction of an ULP.
  */
+#include "f64.h"
 #include "f64_problem.h"
 #include "fpcontrol.h"
 #include "support.h"
@@ -15,12 +16,6 @@ static void backwards(void *context, void (*task)(void *argument, size_t index),
     (void)context;
     while (tasks-- > 0)
         task(argument, tasks);
-}
-
-static void expect_double(const char *what, double got, double expected)
-{
-    if (double_bits(got) != double_bits(expected))
-        fail_case("%s: got %a, expected %a", what, got, expected);
 }
 
 static void expect_same(const char *what, const double *got, const double *expected, size_t count)
@@ -273,167 +268,6 @@ START_TEST(weightless)
 }
 END_TEST
 
-/* Smoothed labels whose class has nearly all of the probability and all of the weight: a loss of 10^-290 is no 0. */
-START_TEST(sure_and_smoothed)
-{
-    struct rng rng = rng_stream(1107);
-    for (const char *const *isa = xent_isas(); *isa; isa++) {
-        use_kernel(*isa);
-        for (size_t repeat = 0; repeat < 60; repeat++) {
-            enum { SURE_ROWS = 16, SURE_CLASSES = 5 };
-            double x[SURE_ROWS * SURE_CLASSES], loss[SURE_ROWS], grad[SURE_ROWS * SURE_CLASSES];
-            const double w[SURE_CLASSES] = {rng_uniform(&rng, 0.5, 2), 0, 0, 0, 0};
-            const int32_t targets[SURE_ROWS] = {0};
-            xent_problem p = XENT_PROBLEM_INIT;
-            p.dtype = XENT_F64;
-            p.outer = 1 + rng_below(&rng, SURE_ROWS);
-            p.classes = SURE_CLASSES;
-            p.logits = x;
-            p.grad = grad;
-            p.targets = targets;
-            p.class_weights = w;
-            p.label_smoothing = repeat % 3 == 0 ? 1 : rng_uniform(&rng, 0, 1);
-            p.reduction = XENT_NONE;
-            p.loss = loss;
-            for (size_t i = 0; i < SURE_ROWS * SURE_CLASSES; i++)
-                x[i] = i % SURE_CLASSES == 0 ? 0 : rng_uniform(&rng, -705, -640);
-            name_case("%s: sure and smoothed, repeat %zu: %zu rows, smoothing %g", *isa, repeat, p.outer,
-                      p.label_smoothing);
-            expect_status("call", xent_cross_entropy(&p), XENT_OK);
-            const long double a = (long double)p.label_smoothing;
-            const long double share = (long double)w[0] * (a / SURE_CLASSES + (1 - a));
-            for (size_t i = 0; i < p.outer; i++) {
-                long double others = 0;
-                for (size_t j = 1; j < SURE_CLASSES; j++)
-                    others += expl((long double)x[i * SURE_CLASSES + j]);
-                const long double exact = share * log1pl(others);
-                if (!(fabsl((long double)loss[i] - exact) <= 8 * 0x1p-53L * exact))
-                    fail_case("loss %zu: got %a, exact %La", i, loss[i], exact);
-            }
-        }
-    }
-}
-END_TEST
-
-/* Huge probabilities under a factor that is no double: gradients are those under a factor of 1, times that. */
-START_TEST(factors_of_no_double)
-{
-    struct rng rng = rng_stream(1108);
-    for (const char *const *isa = xent_isas(); *isa; isa++) {
-        use_kernel(*isa);
-        for (size_t repeat = 0; repeat < 40; repeat++) {
-            enum { FACTOR_ROWS = 16, FACTOR_CLASSES = 70 };
-            static double x[FACTOR_ROWS * FACTOR_CLASSES], q[FACTOR_ROWS * FACTOR_CLASSES],
-                usual[FACTOR_ROWS * FACTOR_CLASSES], tiny[FACTOR_ROWS * FACTOR_CLASSES];
-            const double one = 1, dloss = 0x1p-1000;
-            const xent_strides same = {0, 0, 0};
-            xent_problem p = XENT_PROBLEM_INIT;
-            p.dtype = XENT_F64;
-            p.outer = 1 + rng_below(&rng, FACTOR_ROWS);
-            p.classes = 1 + rng_below(&rng, FACTOR_CLASSES);
-            p.logits = x;
-            p.grad = usual;
-            p.target_type = XENT_PROBABILITIES;
-            p.targets = q;
-            p.dloss = &one;
-            p.dloss_strides = &same;
-            p.normalizer = 1;
-            const size_t numbers = p.outer * p.classes;
-            for (size_t i = 0; i < numbers; i++) {
-                x[i] = (double)rng_normal(&rng);
-                q[i] = rng_uniform(&rng, 0.1, 1) * 0x1p200;
-            }
-            name_case("%s: factors, repeat %zu: %zu rows of %zu classes", *isa, repeat, p.outer, p.classes);
-            expect_status("a factor of 1", xent_cross_entropy(&p), XENT_OK);
-            p.grad = tiny;
-            p.dloss = &dloss;
-            p.normalizer = 0x1p127;
-            expect_status("a factor of 2^-1127", xent_cross_entropy(&p), XENT_OK);
-            for (size_t i = 0; i < numbers; i++)
-                expect_double("gradient", tiny[i], ldexp(usual[i], -1127));
-        }
-    }
-}
-END_TEST
-
-/* One row of plain labels, summed: its loss, gradient and lse. */
-static double one_row(const double *x, size_t classes, int32_t target, double *grad, double *lse)
-{
-    xent_problem problem = XENT_PROBLEM_INIT;
-    double loss = -1;
-    problem.dtype = XENT_F64;
-    problem.outer = 1;
-    problem.classes = classes;
-    problem.logits = x;
-    problem.grad = grad;
-    problem.targets = &target;
-    problem.reduction = XENT_SUM;
-    problem.loss = &loss;
-    problem.lse = lse;
-    expect_status("one row", xent_cross_entropy(&problem), XENT_OK);
-    return loss;
-}
-
-START_TEST(special_values)
-{
-    const double inf = (double)INFINITY;
-    for (const char *const *isa = xent_isas(); *isa; isa++) {
-        double grad[4], lse;
-        use_kernel(*isa);
-        name_case("special values, %s", *isa);
-        const double bad[][4] = {{0, 1, (double)NAN, 2}, {0, inf, 2, 3}, {-inf, -inf, -inf, -inf}, {inf, -inf, 0, 0}};
-        for (size_t k = 0; k < 4; k++) {
-            expect_double("a bad row's loss", one_row(bad[k], 4, 1, grad, &lse), (double)NAN);
-            expect_double("a bad row's lse", lse, (double)NAN);
-            for (int j = 0; j < 4; j++)
-                expect_double("a bad row's gradient", grad[j], (double)NAN);
-        }
-        const double masked[4] = {1, -inf, -inf, 1};
-        ck_assert(double_ulps(one_row(masked, 4, 0, grad, &lse), logl(2.0L)) <= 1);
-        expect_double("the target's gradient", grad[0], -0.5);
-        expect_double("a masked class's gradient", grad[1], 0);
-        expect_double("the other class's gradient", grad[3], 0.5);
-        expect_double("a masked target's loss", one_row(masked, 4, 1, grad, &lse), inf);
-        expect_double("a masked target's gradient", grad[1], -1);
-        const double only[1] = {-DBL_MAX};
-        expect_double("the loss of the only class", one_row(only, 1, 0, grad, &lse), 0);
-        expect_double("the gradient of the only class", grad[0], 0);
-        expect_double("its lse", lse, -DBL_MAX);
-        /* Losses far below an ULP of 1, down to the smallest. */
-        const double sure[2] = {0, 700};
-        ck_assert(double_ulps(one_row(sure, 2, 1, grad, &lse), expl(-700.0L)) <= 1);
-        ck_assert(double_ulps(grad[1], -expl(-700.0L)) <= 1);
-        const double surest[2] = {0, 744.4};
-        expect_double("the smallest loss", one_row(surest, 2, 1, grad, &lse), 0x1p-1074);
-        expect_double("the smallest gradient", grad[0], 0x1p-1074);
-        /* Shares whose products with a scale are beyond what a double holds before the scale's exponent comes to them.
-         */
-        for (size_t rows = 3; rows <= 12; rows += 9) {
-            double huge[12][3], huge_grad[12][3], huge_loss;
-            xent_problem problem = XENT_PROBLEM_INIT;
-            for (size_t i = 0; i < rows * 3; i++) {
-                huge[i / 3][i % 3] = i % 3 == 0 ? 1.7e308 : i % 3 == 1 ? -1.6e308 : 0;
-                huge_grad[i / 3][i % 3] = 0;
-            }
-            problem.dtype = XENT_F64;
-            problem.outer = rows;
-            problem.classes = 3;
-            problem.logits = problem.grad = huge_grad;
-            problem.targets = huge;
-            problem.target_type = XENT_PROBABILITIES;
-            problem.loss = &huge_loss;
-            expect_status("huge shares", xent_cross_entropy(&problem), XENT_OK);
-            const long double exact = ((1.7e308L - 1.6e308L) / 3 + 1.6e308L) / (long double)rows;
-            for (size_t i = 0; i < rows; i++)
-                ck_assert(double_ulps(huge_grad[i][1], exact) <= 4);
-        }
-        /* A difference that no double has: 1e16 - 1.5 is between two. */
-        const double coarse[2] = {1e16, 1.5};
-        expect_double("the loss of a distant target", one_row(coarse, 2, 1, grad, &lse), 1e16 - 2);
-    }
-}
-END_TEST
-
 /* What an ignored row holds makes no difference, and neither do the rows around a row. */
 START_TEST(apart)
 {
@@ -558,60 +392,15 @@ START_TEST(as_floats)
 }
 END_TEST
 
-START_TEST(statuses)
-{
-    double x[12] = {0}, loss = 5, lse[3] = {5, 5, 5};
-    const int32_t targets[3] = {0, 4, 1};
-    for (const char *const *isa = xent_isas(); *isa; isa++) {
-        size_t bad = 77;
-        use_kernel(*isa);
-        name_case("statuses, %s", *isa);
-        xent_problem problem = XENT_PROBLEM_INIT;
-        problem.dtype = XENT_F64;
-        problem.outer = 3;
-        problem.classes = 4;
-        problem.logits = x;
-        problem.targets = targets;
-        problem.loss = &loss;
-        problem.lse = lse;
-        problem.error_row = &bad;
-        expect_status("a bad target", xent_cross_entropy(&problem), XENT_ERR_TARGET);
-        ck_assert_uint_eq(bad, 1);
-        problem.lse = x + 11; /* the last element, which only doubles reach */
-        expect_status("lse in the logits", xent_cross_entropy(&problem), XENT_ERR_OVERLAP);
-        problem.lse = NULL;
-        problem.outer = 1;
-        problem.grad = x + 3;
-        expect_status("grad in the logits", xent_cross_entropy(&problem), XENT_ERR_OVERLAP);
-        problem.grad = NULL;
-        problem.outer = PTRDIFF_MAX / 4 / 4;
-        expect_status("more than there can be", xent_cross_entropy(&problem), XENT_ERR_SIZE);
-        problem.outer = 1;
-        problem.dtype = (xent_dtype)2;
-        expect_status("an unknown type", xent_cross_entropy(&problem), XENT_ERR_OPTION);
-        problem.dtype = XENT_F64;
-        problem.outer = 0;
-        expect_double("nothing written", loss, 5);
-        expect_double("nothing written", lse[0], 5);
-        expect_status("no rows", xent_cross_entropy(&problem), XENT_OK);
-        ck_assert(isnan(loss));
-        loss = 5;
-    }
-}
-END_TEST
-
 int main(void)
 {
     Suite *suite = suite_create("f64");
     tcase_add_test(add_case(suite, "definition"), definition);
     tcase_add_test(add_case(suite, "anything"), anything);
     tcase_add_test(add_case(suite, "weightless classes"), weightless);
-    tcase_add_test(add_case(suite, "sure and smoothed"), sure_and_smoothed);
-    tcase_add_test(add_case(suite, "factors of no double"), factors_of_no_double);
-    tcase_add_test(add_case(suite, "special values"), special_values);
     tcase_add_test(add_case(suite, "rows apart"), apart);
     tcase_add_test(add_case(suite, "finite differences"), finite_differences);
     tcase_add_test(add_case(suite, "as floats"), as_floats);
-    tcase_add_test(add_case(suite, "statuses"), statuses);
+    add_f64_corners(suite);
     return run_suite(suite);
 }

@@ -13,6 +13,12 @@ uint64_t double_bits(double v)
     return bits;
 }
 
+void expect_double(const char *what, double got, double expected)
+{
+    if (double_bits(got) != double_bits(expected))
+        fail_case("%s: got %a, expected %a", what, got, expected);
+}
+
 double double_ulps(double got, long double exact)
 {
     int exponent = -1021;

@@ -62,6 +62,8 @@ double f64_share(const struct f64 *p, size_t i, size_t j);
 double f64_share_size(const struct f64 *p, size_t i, size_t j);
 
 uint64_t double_bits(double v);
+/* Fails unless the bits are the same. */
+void expect_double(const char *what, double got, double expected);
 /* Distance in ULP of the double binade of exact. */
 double double_ulps(double got, long double exact);
 
