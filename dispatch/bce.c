@@ -97,7 +97,7 @@ static double run(struct xent_bce_job *job, size_t elements, const struct worker
 
 static float rounded(double v)
 {
-    const float result = v == v ? f64_to_f32(v) : NAN;
+    const float result = f32_canonical(f64_to_f32(v));
     return result == 0 ? 0 : result;
 }
 

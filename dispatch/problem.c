@@ -419,7 +419,7 @@ static void store_loss(const xent_problem *p, double loss)
     if (p->dtype == XENT_F64)
         *(double *)p->loss = loss == loss ? loss : (double)NAN;
     else
-        *(float *)p->loss = loss == loss ? f64_to_f32(loss) : NAN;
+        *(float *)p->loss = f32_canonical(f64_to_f32(loss));
 }
 
 /* What is left to do once the rows are done, or if there are none. */

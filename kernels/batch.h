@@ -282,7 +282,7 @@ static ALWAYS_INLINE void store_rows(const struct batch *b, float *to, const dou
 {
     float rounded[BATCH];
     for (size_t i = 0; i < count; ++i)
-        rounded[i] = values[i] == values[i] ? f64_to_f32(values[i]) : NAN;
+        rounded[i] = f32_canonical(f64_to_f32(values[i]));
     if (!are_finite(b, count))
         for (size_t i = 0; i < count; ++i)
             rounded[i] = b->finite[i] ? rounded[i] : NAN;

@@ -290,7 +290,7 @@ static void cross_entropy_row(const struct xent_job *job, size_t i, struct row x
     const double row_loss = distribution_loss(&t, row.loss, (double)frame.ref, row.log_sum);
     xent_job_add_loss(job, i, row_loss);
     if (loss)
-        *loss = row_loss == row_loss ? f64_to_f32(row_loss) : NAN;
+        *loss = f32_canonical(f64_to_f32(row_loss));
     if (lse)
         *lse = f64_to_f32((double)frame.ref + row.log_sum);
     if (!grad.p)
