@@ -176,7 +176,7 @@ static bool options_are_known(const xent_problem *p)
            (p->target_type == XENT_PROBABILITIES || p->labels > 0) &&
            (p->reduction == XENT_MEAN || p->reduction == XENT_SUM || p->reduction == XENT_NONE) &&
            p->label_smoothing >= 0 && p->label_smoothing <= 1 &&
-           (p->normalizer == 0 || (p->normalizer >= DBL_MIN && p->normalizer <= (double)FLT_MAX)) &&
+           (p->normalizer == 0 || (p->normalizer >= (double)FLT_MIN && p->normalizer <= (double)FLT_MAX)) &&
            (!p->executor || (p->executor->parallel_for && p->executor->threads > 0));
 }
 

@@ -48,6 +48,12 @@ static ALWAYS_INLINE double double_term(double factor, double v)
     return double_choose(factor == 0, 0, factor * v);
 }
 
+/* The same for a v that is not finite: NaN makes NaN of a 0, too. */
+static ALWAYS_INLINE double double_by_any(double factor, double v)
+{
+    return double_choose((factor == 0) & (v == v), 0, factor * v);
+}
+
 /* +0 for a zero, and always the same NaN. */
 static ALWAYS_INLINE double double_canonical(double v)
 {

@@ -221,7 +221,7 @@ static ALWAYS_INLINE void double_find_multipliers(struct double_batch *b, size_t
         const struct wide scale = {double_pair(&b->scale, i), b->scale_exponent[i]};
         const struct wide missed = {double_pair(&missed_v, i), missed_exponent[i]};
         const double g = wide_round(wide_times(wide_times(scale, wide_from(own)), missed));
-        const double any = double_term(b->others.hi[i], b->scale_any[i] * own.hi);
+        const double any = double_by_any(b->others.hi[i], b->scale_any[i] * own.hi);
         const bool finite = (b->scale_is_finite[i] != 0) & f64_is_finite(own.hi);
         b->own_gradient[i] = double_canonical(-double_choose(finite, g, any));
     }

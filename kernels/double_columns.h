@@ -293,7 +293,7 @@ static NOINLINE void double_columns_multiply(const struct double_batch *b, size_
     for (size_t j = 0; j < count; ++j, e += DOUBLE_ROWS) {
         double any[DOUBLE_ROWS];
         for (size_t i = 0; !usual && i < DOUBLE_ROWS; ++i)
-            any[i] = double_canonical(double_term(e[i], b->any[i]));
+            any[i] = double_canonical(double_by_any(e[i], b->any[i]));
         for (size_t i = 0; i < DOUBLE_ROWS; ++i) {
             const struct power power = double_power(b, i);
             e[i] = double_multiplied(e[i], b->v.hi[i], b->v.lo[i], &power);

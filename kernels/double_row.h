@@ -282,7 +282,7 @@ static void double_scale_row(const struct xent_job *job, double *out, double hi,
             e[i] = begin + i < classes ? out[(begin + i) * stride] : 0;
         if (!usual)
             for (size_t i = 0; i < step; ++i)
-                e[i] = double_canonical(double_term(e[i], any));
+                e[i] = double_canonical(double_by_any(e[i], any));
         else if (step == DOUBLE_BLOCK)
             double_multiply(e, hi, lo, power);
         else

@@ -84,13 +84,26 @@ static void leave_line(const struct xent_job *job, size_t row, size_t count, con
         copy_grid(out + i * step, stride, step, tile + i * pitch, 1, pitch, job->classes, count - i);
 }
 
+/* So many rows from i on, which is kept, to the last kept one, or to an ignored one that is no neighbour: those among
+   neighbours come along. */
+static ALWAYS_INLINE size_t kept_left(const bool *ignored, size_t i, size_t count, bool neighbours)
+{
+    size_t end = i + 1;
+    for (size_t k = end; k < count && (neighbours || !ignored[k]); ++k)
+        end = ignored[k] ? end : k + 1;
+    return end - i;
+}
+
+/* Copies count rows of an array from first on, but not those that are ignored. */
 static void fetch_tile(const struct xent_job *job, const float *array, const xent_strides *strides, size_t first,
-                       size_t count, float *tile)
+                       size_t count, const bool *ignored, float *tile)
 {
     const size_t pitch = tile_pitch(job->classes);
+    const bool neighbours = row_stride(job, strides) == 1;
     for (size_t i = 0, line; i < count; i += line) {
-        line = line_left(job, first + i, count - i);
-        fetch_line(job, array, strides, first + i, line, tile + i * pitch, pitch);
+        line = ignored[i] ? 1 : line_left(job, first + i, kept_left(ignored, i, count, neighbours));
+        if (!ignored[i])
+            fetch_line(job, array, strides, first + i, line, tile + i * pitch, pitch);
     }
 }
 
@@ -100,8 +113,7 @@ static size_t tiles(const struct xent_job *job)
     return xent_job_has_labels(job) ? 1 : 2;
 }
 
-/* A tile of count rows from first on, with that of their probabilities behind it. Ignored ones come along, but only as
-   numbers that are copied. */
+/* A tile of count rows from first on, with that of their probabilities behind it. */
 static void run_tile(const struct xent_job *job, size_t first, size_t count, float *tile, enum target target,
                      int *framed)
 {
@@ -121,9 +133,9 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
         ++b.count;
     }
     if (b.count > 0)
-        fetch_tile(job, job->logits, &job->logits_strides, first, count, tile);
+        fetch_tile(job, job->logits, &job->logits_strides, first, count, ignored, tile);
     if (b.count > 0 && q)
-        fetch_tile(job, job->targets, &job->targets_strides, first, count, q);
+        fetch_tile(job, job->targets, &job->targets_strides, first, count, ignored, q);
     for (size_t i = 0; i < count; ++i) {
         if (!ignored[i])
             continue;

@@ -165,13 +165,13 @@ START_TEST(options)
     CHECK("label_smoothing", XENT_ERR_OPTION, p->label_smoothing = smoothing[i]);
     EACH(double, good_smoothing, -0.0, 0x1p-1074, 0.5, 1)
     CHECK("good label_smoothing", XENT_OK, p->label_smoothing = good_smoothing[i]);
-    EACH(double, normalizer, -1, -0x1p-1074, 0x1p-1074, 0x0.ffffffffffffp-1022, 0x1p128, (double)NAN, HUGE_VAL,
+    EACH(double, normalizer, -1, -0x1p-1074, 0x1p-1074, 0x1.fffffffffffffp-127, 0x1p128, (double)NAN, HUGE_VAL,
          -HUGE_VAL)
     {
         CHECK("normalizer", XENT_ERR_OPTION, p->normalizer = normalizer[i]);
         CHECK("normalizer of a mean", XENT_ERR_OPTION, p->normalizer = normalizer[i], p->reduction = XENT_MEAN);
     }
-    EACH(double, good_normalizer, -0.0, 0x1p-1022, 0x1p40, 0x1.fffffep127)
+    EACH(double, good_normalizer, -0.0, 0x1p-126, 0x1p40, 0x1.fffffep127)
     CHECK("good normalizer", XENT_OK, p->normalizer = good_normalizer[i], p->reduction = XENT_MEAN);
     CHECK("no labels", XENT_ERR_OPTION, p->labels = 0);
     CHECK("no labels, but probabilities of classes", XENT_OK, p->labels = 0, p->target_type = XENT_PROBABILITIES,

@@ -7,6 +7,7 @@
 
 #include <float.h>
 #include <math.h>
+#include <string.h>
 
 /* Smoothed labels whose class has nearly all of the probability and all of the weight: a loss of 10^-290 is no 0. */
 START_TEST(sure_and_smoothed)
@@ -169,6 +170,45 @@ START_TEST(special_values)
 }
 END_TEST
 
+/* A dloss of NaN makes NaN of a row's gradient, also of entries that would be 0: of the only class, masked ones, and a
+   target that has all of the probability. */
+START_TEST(factors_of_nan)
+{
+    const double inf = (double)INFINITY, rows[][3] = {{5}, {1, -inf}, {-inf, 1}, {1, 2, -inf}, {900, 0, -inf}};
+    const size_t classes[] = {1, 2, 2, 3, 3};
+    const int32_t labels[] = {0, 0, 1, 0, 0};
+    const double dloss = (double)NAN;
+    const xent_strides same = {0, 0, 0};
+    for (const char *const *isa = xent_isas(); *isa; isa++)
+        for (size_t k = 0; k < sizeof labels / sizeof labels[0]; k++)
+            for (size_t count = 1; count <= 17; count += 8)
+                for (int soft = 0; soft < 2; soft++) {
+                    double x[17 * 3], q[17 * 3] = {0}, grad[17 * 3];
+                    int32_t targets[17];
+                    for (size_t i = 0; i < count; i++) {
+                        memcpy(x + i * classes[k], rows[k], classes[k] * sizeof(double));
+                        targets[i] = labels[k];
+                        q[i * classes[k] + (size_t)labels[k]] = 1;
+                    }
+                    use_kernel(*isa);
+                    name_case("%s, row %zu, %zu times%s", *isa, k, count, soft ? ", probabilities" : "");
+                    xent_problem problem = XENT_PROBLEM_INIT;
+                    problem.dtype = XENT_F64;
+                    problem.outer = count;
+                    problem.classes = classes[k];
+                    problem.logits = x;
+                    problem.grad = grad;
+                    problem.target_type = soft ? XENT_PROBABILITIES : XENT_LABELS_I32;
+                    problem.targets = soft ? (const void *)q : targets;
+                    problem.dloss = &dloss;
+                    problem.dloss_strides = &same;
+                    expect_status("a dloss of NaN", xent_cross_entropy(&problem), XENT_OK);
+                    for (size_t e = 0; e < count * classes[k]; e++)
+                        expect_double("a gradient", grad[e], (double)NAN);
+                }
+}
+END_TEST
+
 START_TEST(statuses)
 {
     double x[12] = {0}, loss = 5, lse[3] = {5, 5, 5};
@@ -216,5 +256,6 @@ void add_f64_corners(Suite *suite)
     tcase_add_test(add_case(suite, "sure and smoothed"), sure_and_smoothed);
     tcase_add_test(add_case(suite, "factors of no double"), factors_of_no_double);
     tcase_add_test(add_case(suite, "special values"), special_values);
+    tcase_add_test(add_case(suite, "factors of NaN"), factors_of_nan);
     tcase_add_test(add_case(suite, "statuses"), statuses);
 }

@@ -211,5 +211,6 @@ int main(void)
     tcase_add_test(add_case(suite, "large"), large);
     add_layout_tests(suite);
     add_distance_tests(suite);
+    add_ignored_tests(suite);
     return run_suite(suite);
 }

@@ -8,5 +8,6 @@
 
 void add_layout_tests(Suite *suite);   /* layouts.c */
 void add_distance_tests(Suite *suite); /* distances.c */
+void add_ignored_tests(Suite *suite);  /* ignored.c */
 
 #endif

@@ -23,7 +23,8 @@
  * Special values. A logit of -inf is a masked class: probability 0, and where its share t of the target is 0 gradient 0
  * and no part in the loss; else the loss is +inf and its gradient -t, as with label smoothing in PyTorch. A row
  * that holds a NaN or +inf, or nothing but -inf, has a NaN loss and a NaN gradient; other rows are untouched by it.
- * An ignored row's logits are never read: its loss is 0 and its gradient +0, whatever they hold.
+ * An ignored row's loss is 0 and its gradient +0, whatever its logits hold: they are not read, unless rows are
+ * neighbours of each other, as in images, and kept ones are near.
  *
  * Errors. A call either succeeds whole or returns a status having written no output (error_row aside). Nothing is
  * read outside the rows, no errno is set, nothing is printed, nothing is allocated.
@@ -50,7 +51,7 @@
 #define XENT_VERSION_PATCH 0
 
 /* Changes whenever any result changes by a bit. */
-#define XENT_NUMERICS_VERSION 3
+#define XENT_NUMERICS_VERSION 4
 
 #if defined(__GNUC__) && !defined(XENT_API)
 #define XENT_API __attribute__((visibility("default")))
@@ -228,12 +229,13 @@ typedef struct xent_problem {
     const void *row_weights;   /* NULL, or a factor r for each row's loss. A row of weight 0 is ignored, but its labels
                                   must be good */
     const xent_strides *row_weights_strides;
-    const void *dloss; /* NULL, or a factor for each row's gradient: the derivative of what comes after by this loss */
+    const void *dloss; /* NULL, or a factor for each row's gradient: the derivative of what comes after by this loss.
+                          Finite; NaN makes the gradient of a row NaN, an infinite one infinite, NaN or 0 */
     const xent_strides *dloss_strides;
 
     xent_reduction reduction; /* XENT_MEAN */
     double normalizer;        /* 0, or what a mean divides by in place of its own denominator: a global count of tokens.
-                                 In [DBL_MIN, FLT_MAX] */
+                                 In [FLT_MIN, FLT_MAX] */
     int empty_mean_is_zero;   /* 0. Otherwise: the mean of no rows is 0, not NaN. (With a normalizer it is 0 anyway) */
 
     void *loss;        /* 1 value for XENT_MEAN and XENT_SUM; [outer][inner] for XENT_NONE. NULL: not wanted */
@@ -285,17 +287,21 @@ typedef struct xent_problem {
  *
  * Error bounds. Those of xent_fused_f32; with row weights of both signs a reduced loss is relative to the sum of the
  * rows' magnitudes. With more than one class in t, or XENT_PROBABILITIES of which none is above 1/2, terms may cancel:
- * loss (2^-23 + 2^-48 max_j |x_j|) sum_j |t_j| more, a gradient entry 4.2 ULP of the larger of its two terms. The parts
- * of t_j, those of labels and of smoothing, are taken one by one: if a probability is negative, |t_j| is the sum of
- * their magnitudes, and where they have both signs and x_j is -inf, the loss is NaN.
+ * loss (2^-23 + 2^-48 max_j |x_j|) sum_j |t_j| more, which can make it less than 0, a gradient entry 4.2 ULP of the
+ * larger of its two terms (with t_j of both signs, of the sum of |t_k softmax(x)_j| and |t_j|). The parts of t_j, those
+ * of labels and of smoothing, are taken one by one: if a probability is negative, |t_j| is the sum of their magnitudes,
+ * and where they have both signs and x_j is -inf, the loss is NaN. A softmax(x)_j below 2^-276 may count as 0, however
+ * large t is; r a/classes and r (1 - a) must not be subnormal doubles.
  *
  * XENT_F64. For plain labels, with or without class weights, row weights and dloss, the same numbers in ULP of double:
  * loss 2 (also a sum or mean), gradient 3; lse 2^-53 absolute plus half an ULP. Where t has more than one class: loss
  * 8 * 2^-53 sum_j |t_j| (lse - x_j), so 8 ULP unless t_j are negative, a gradient entry 8 * 2^-53 of the larger of its
  * two terms; with t_j made of terms of both signs, of the sums of these terms' absolute values. A mean is relative to
- * its denominator, which is rounded itself where it is a sum of weights. A probability below 2^-1803 counts as 0.
- * Losses, and sums of them, must not overflow before they are weighted or divided. With probabilities and smoothing t_j
- * is one number, whose sign decides what an x_j of -inf makes of the loss. All else is as for floats.
+ * its denominator, which is rounded itself where it is a sum of weights. A softmax(x)_j below 2^-1803 counts as 0;
+ * where the largest logit's class has no positive share by a label or probability, an lse - x_j below 2^-1022 is in
+ * subnormal numbers. Losses, and sums of them, must not overflow before they are weighted or divided. With
+ * XENT_PROBABILITIES and smoothing t_j is one number, whose sign decides what an x_j of -inf makes of the loss. All
+ * else is as for floats.
  *
  * Cost. Rows whose classes are neighbours, and those that are neighbours of each other for each class (images) with
  * plain labels, take the time of memory and arithmetic; the latter, where they have more than 96 classes, not with

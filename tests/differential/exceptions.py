@@ -59,10 +59,19 @@ def masked_classes(lib):
                                label_smoothing=smoothing, reduction="sum")
         loss, _ = ours(lib, [[-inf, 1, 2]], targets, w, smoothing, xent.SUM)
         assert math.isnan(their_loss) and close(loss, exact), (targets, their_loss, loss, exact)
+    # A masked label that has nothing of its own, but its part of the smoothing.
+    their_loss, their_grad = theirs([[1, -inf]], [1], label_smoothing=1.0)
+    loss, grad = ours(lib, [[1, -inf]], [1], smoothing=1.0)
+    assert math.isnan(their_loss) and close(their_grad, [[0.5, -0.5]]), (their_loss, their_grad)
+    assert loss == inf and close(grad, [[0.5, -0.5]]), (loss, grad)
 
 
 def infinite_parts(lib):
-    """Half of a masked class and minus a quarter of it."""
+    """Half of a masked class and minus a quarter of it; minus half and a share of the smoothing."""
+    q, smoothing = [[-0.5, 0.5, 1.0]], 0.3
+    their_loss, _ = theirs([[-inf, 1, 2]], q, label_smoothing=smoothing)
+    loss, _ = ours(lib, [[-inf, 1, 2]], q, smoothing=smoothing)
+    assert their_loss == -inf and math.isnan(loss), (their_loss, loss)
     their_loss, _ = theirs([[-inf, 1, 2]], [[0.25, 0.0, 0.0]])
     assert their_loss == inf, their_loss
     x, labels, q = np.array([-inf, 1, 2], np.float32), np.zeros(2, np.int64), np.array([0.5, -0.25], np.float32)
@@ -79,6 +88,10 @@ def means_of_nothing(lib):
     loss, grad = ours(lib, [[3, 1, 2]], [1], w)
     assert math.isnan(their_loss) and close(their_grad, [[nan] * 3]), (their_loss, their_grad)
     assert math.isnan(loss) and grad == [[0] * 3], (loss, grad)
+    their_loss, their_grad = theirs([[3, 1, 2]], [1], weight=torch.tensor(w, dtype=torch.float64), label_smoothing=0.1)
+    loss, grad = ours(lib, [[3, 1, 2]], [1], w, 0.1)
+    assert math.isnan(their_loss) and close(their_grad, [[nan] * 3]), (their_loss, their_grad)
+    assert loss == inf and grad == [[0] * 3], (loss, grad)
 
 
 def infinite_logits(lib):
@@ -93,12 +106,12 @@ def infinite_logits(lib):
 
 
 def counts(lib):
-    """One more row than a float can count."""
-    rows = 2**24 + 1
+    """A number of rows that is no float."""
+    rows = 2**24 + 3
     x, targets = np.zeros((rows, 1), np.float32), np.zeros(rows, np.uint8)
     _, total = torch.ops.aten.nll_loss_forward(torch.from_numpy(x), torch.zeros(rows, dtype=torch.int64), None, 1,
                                                -100)
-    assert total.item() == 2**24, total
+    assert total.item() == 2**24 + 4, total
     loss, denominator = np.empty(1, np.float32), ctypes.c_double()
     error = lib.cross_entropy(xent.Problem(outer=rows, classes=1, logits=x.ctypes.data, target_type=xent.U8,
                                            targets=targets.ctypes.data, loss=loss.ctypes.data,
@@ -106,12 +119,27 @@ def counts(lib):
     assert error is None and denominator.value == rows, (error, denominator)
 
 
+def narrow_labels(lib):
+    """ignore_index -100 as an unsigned byte is 156."""
+    x = np.linspace(0, 1, 200, dtype=np.float32)[None]
+    labels = {kind: torch.tensor([156], dtype=kind) for kind in (torch.uint8, torch.int64)}
+    loss = {kind: F.cross_entropy(torch.from_numpy(x), y, label_smoothing=0.5, reduction="sum").item()
+            for kind, y in labels.items()}
+    assert loss[torch.uint8] < 0.6 * loss[torch.int64], loss
+    got = np.empty(1, np.float32)
+    error = lib.cross_entropy(xent.Problem(outer=1, classes=200, logits=x.ctypes.data, target_type=xent.U8,
+                                           targets=labels[torch.uint8].numpy().ctypes.data, label_smoothing=0.5,
+                                           loss=got.ctypes.data))
+    assert error is None and close(got[0], loss[torch.int64]), (error, got, loss)
+
+
 NAMES = {"an ignored row's logits are not read": ignored_rows,
          "nothing of a masked class is nothing": masked_classes,
          "infinite parts of both signs are NaN": infinite_parts,
          "a mean of no weight has gradient 0": means_of_nothing,
          "an infinite logit has the limit's loss and gradient": infinite_logits,
-         "rows are counted as integers": counts}
+         "rows are counted as integers": counts,
+         "ignore_index is a number": narrow_labels}
 
 
 def check(lib):
