@@ -18,7 +18,8 @@ static const char usage_text[] =
     "checks the loss it reaches against the entropy counted from the text, and fails if they differ by over 1%\n"
     "(or 0.005 nats, where 1% is even less).\n"
     "\n"
-    "XENT_ISA=NAME in the environment lowers the choice of kernel to NAME.\n";
+    "XENT_ISA=NAME in the environment lowers the choice of kernel to NAME; XENT_OVERLAP=N says how much kernels do to\n"
+    "keep memory busy (xent.h has its values).\n";
 
 static void complain_with(const char *format, va_list arguments)
 {

@@ -280,8 +280,9 @@ typedef struct xent_problem {
  * too coarse for gradients within 3 ULP.
  *
  * Errors. As for xent_fused_f32, and: XENT_ERR_NULL if neither loss, grad nor lse is wanted (unless there are no rows
- * and no reduction), XENT_ERR_OPTION for unknown types and for no labels. XENT_ERR_STRIDE is about grad alone: unless
- * each of its dimensions, by growing strides, steps over all that is within it. Inputs may overlap themselves.
+ * and no reduction), XENT_ERR_OPTION for unknown types and for no labels. XENT_ERR_STRIDE: two elements of grad could
+ * share an address; by growing strides, each dimension must step over all that is within it. Inputs may overlap
+ * themselves.
  * XENT_ERR_OVERLAP is decided from the first to the last element of an array (but with inner 1, neighbouring classes
  * and equal row strides rows of grad may lie in the gaps between those of logits).
  *
