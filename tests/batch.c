@@ -50,12 +50,11 @@ void batch_fill(struct batch *batch, struct rng *rng)
 
 struct layout random_layout(struct rng *rng)
 {
-    bool gaps = rng_chance(rng, 0.5);
     return (struct layout){
         .logits_offset = rng_below(rng, MAX_OFFSET),
         .out_offset = rng_below(rng, MAX_OFFSET),
-        .logits_gap = gaps ? rng_below(rng, MAX_GAP) : 0,
-        .out_gap = gaps ? rng_below(rng, MAX_GAP) : 0,
+        .logits_gap = rng_chance(rng, 0.4) ? rng_below(rng, MAX_GAP) : 0,
+        .out_gap = rng_chance(rng, 0.4) ? rng_below(rng, MAX_GAP) : 0,
         .in_place = rng_chance(rng, 0.5),
         .row_by_row = rng_chance(rng, 0.25),
         .wide_targets = rng_chance(rng, 0.25),

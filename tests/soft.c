@@ -471,6 +471,53 @@ START_TEST(smoothed_away)
 }
 END_TEST
 
+/* Factors so large or small that what probabilities take off is no pair of floats: of all rows, or of one. Rows are
+   apart, or neighbours. */
+START_TEST(unusual_factors)
+{
+    enum { ROWS = 40, MOST = 60, FACTORS = 8 };
+    static float x[ROWS * MOST], q[ROWS * MOST], grad[2][ROWS * MOST];
+    static const float factors[FACTORS] = {1e-37f, 1e-30f, 0x1p-61f, 0x1p-60f, 0x1p60f, 0x1.8p60f, 0x1p61f, 1e37f};
+    struct rng rng = rng_stream(63);
+    for (size_t repeat = 0; repeat < scaled(120); repeat++) {
+        const float factor = factors[repeat % FACTORS];
+        const bool neighbours = repeat / FACTORS % 2, all = repeat / FACTORS / 2 % 2;
+        const size_t classes = 1 + rng_below(&rng, MOST);
+        float dloss[ROWS];
+        for (size_t i = 0; i < ROWS; i++)
+            dloss[i] = all || i == repeat * 7 % ROWS ? factor : 1;
+        for (size_t i = 0; i < ROWS * classes; i++) {
+            x[i] = 3 * rng_normal(&rng);
+            q[i] = (float)rng_uniform(&rng, 0, 2 / (double)classes);
+        }
+        xent_problem p = XENT_PROBLEM_INIT;
+        p.outer = neighbours ? 1 : ROWS;
+        p.inner = neighbours ? ROWS : 1;
+        p.classes = classes;
+        p.logits = x;
+        p.target_type = XENT_PROBABILITIES;
+        p.targets = q;
+        if (all && repeat % 3 == 0) /* without a dloss for each row */
+            p.normalizer = 1 / (double)factor;
+        else
+            p.dloss = dloss;
+        if (p.dloss)
+            p.reduction = XENT_NONE;
+        for (const char *const *isa = xent_isas(); *isa; isa++) {
+            name_case("factor %a, %zu classes, %s, repeat %zu, %s", (double)factor, classes,
+                      neighbours ? "neighbours" : "rows", repeat, *isa);
+            for (int k = 0; k < 2; k++) {
+                use_kernel(k ? *isa : "scalar");
+                p.grad = grad[k];
+                expect_status("call", xent_cross_entropy(&p), XENT_OK);
+            }
+            for (size_t i = 0; i < ROWS * classes; i++)
+                expect_bits("gradient", grad[1][i], grad[0][i]);
+        }
+    }
+}
+END_TEST
+
 /* An even share that is no float, of classes that weigh little, or nothing. */
 START_TEST(huge_even_shares)
 {
@@ -518,6 +565,7 @@ int main(void)
     tcase_add_test(add_case(suite, "equivalences"), equivalences);
     tcase_add_test(add_case(suite, "corners"), corners);
     tcase_add_test(add_case(suite, "smoothed away"), smoothed_away);
+    tcase_add_test(add_case(suite, "unusual factors"), unusual_factors);
     tcase_add_test(add_case(suite, "huge even shares"), huge_even_shares);
     return run_suite(suite);
 }
