@@ -1,6 +1,6 @@
 /*
- * The caller's control bits put aside for as long as a call computes, so that they change no result: those that flush
- * subnormal numbers or take them for zero, and the rounding mode.
+ * The caller's control bits put aside for as long as a call computes, so that they change no result, and end no
+ * program: those that flush subnormal numbers or take them for zero, the rounding mode, and which exceptions are traps.
  *
  * What lies between the two functions must be one that is not inlined, or compilers may move arithmetic out of it.
  */
@@ -22,7 +22,8 @@ static inline void control_set(uint64_t control)
     _mm_setcsr((unsigned)control);
 }
 
-#define CONTROL_BITS 0xe040 /* flush to zero, the rounding mode, denormals are zero */
+#define CONTROL_BITS 0xffc0  /* flush to zero, the rounding mode, masks of exceptions, denormals are zero */
+#define CONTROL_USUAL 0x1f80 /* no exception is a trap */
 
 #elif defined(__aarch64__)
 
@@ -38,7 +39,8 @@ static inline void control_set(uint64_t control)
     __asm__ volatile("msr fpcr, %0" : : "r"(control) : "memory");
 }
 
-#define CONTROL_BITS 0x1c00000 /* FZ, RMode */
+#define CONTROL_BITS 0x1c09f00 /* FZ, RMode, traps of exceptions */
+#define CONTROL_USUAL 0
 
 #else
 
@@ -53,23 +55,25 @@ static inline void control_set(uint64_t control)
 }
 
 #define CONTROL_BITS 0
+#define CONTROL_USUAL 0
 
 #endif
 
-/* Turns the bits off, and returns what to give to control_restore. */
+/* Sets the bits as they usually are, and returns what to give to control_restore. */
 static inline uint64_t control_put_aside(void)
 {
     const uint64_t control = control_get(), bits = CONTROL_BITS;
-    if (control & bits)
-        control_set(control & ~bits);
+    if ((control & bits) != CONTROL_USUAL)
+        control_set((control & ~bits) | CONTROL_USUAL);
     return control & bits;
 }
 
 /* The exception flags that were raised meanwhile stay. */
 static inline void control_restore(uint64_t saved)
 {
-    if (saved)
-        control_set(control_get() | saved);
+    const uint64_t bits = CONTROL_BITS;
+    if (saved != CONTROL_USUAL)
+        control_set((control_get() & ~bits) | saved);
 }
 
 #endif

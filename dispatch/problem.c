@@ -332,7 +332,8 @@ struct kept {
     size_t bad;         /* the first row with a bad target, if there is one */
 };
 
-static bool count_block(const struct xent_job *job, size_t first, size_t count, struct kept *kept)
+/* Not inlined, so that its labels take no room on the stack while rows are computed. */
+static NOINLINE bool count_block(const struct xent_job *job, size_t first, size_t count, struct kept *kept)
 {
     if (job->targets32)
         return count_block32(job->targets32 + first, count, job->ignore_index, job->classes, &kept->rows);
@@ -368,7 +369,7 @@ static bool count_kept(const struct xent_job *job, size_t rows, struct kept *kep
 
 /* weigh_kept where labels are packed and results floats: for many short rows it takes as long as all else if each row
    is asked what it may have. */
-static void weigh_labels(const struct xent_job *job, size_t rows, struct kept *kept)
+static NOINLINE void weigh_labels(const struct xent_job *job, size_t rows, struct kept *kept)
 {
     double sum = 0;
     size_t count = job->row_weights ? 0 : kept->rows;
@@ -428,7 +429,7 @@ static void store_results(const xent_problem *p, const struct kept *kept, double
     if (p->kept_rows)
         *p->kept_rows = kept->rows;
     if (p->denominator)
-        *p->denominator = kept->denominator;
+        *p->denominator = kept->denominator == kept->denominator ? kept->denominator : (double)NAN;
     if (!p->loss || p->reduction == XENT_NONE)
         return;
     const double denominator = p->normalizer > 0 ? p->normalizer : kept->denominator;

@@ -15,6 +15,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error "-ffast-math, or a part of it, would change results"
+#endif
+
 #define NOINLINE __attribute__((noinline))
 
 /* What a kernel may need from the CPU and its operating system. dispatch/cpu.c finds them and names them. */

@@ -18,6 +18,8 @@ static const uint64_t fp_control_flushes[] = {0x8000, 0x0040};
 static const uint64_t fp_control_round_up = 0x4000;
 /* Both bits: all four modes. */
 static const uint64_t fp_control_rounding = 0x6000;
+/* The masks of all exceptions but the inexact one, which any program raises: 0 makes traps of them. */
+static const uint64_t fp_control_masks = 0xf80, fp_control_traps = 0;
 
 static inline uint64_t fp_control_get(void)
 {
@@ -37,6 +39,8 @@ static const uint64_t fp_control_flush = 1u << 24;
 static const uint64_t fp_control_flushes[] = {1u << 24, 1u << 19}; /* FZ and FZ16 */
 static const uint64_t fp_control_round_up = 1u << 22;
 static const uint64_t fp_control_rounding = 3u << 22;
+/* Traps of all exceptions but the inexact one, on processors that have them. */
+static const uint64_t fp_control_masks = 0, fp_control_traps = 0x8f00;
 
 static inline uint64_t fp_control_get(void)
 {
@@ -57,6 +61,7 @@ static const uint64_t fp_control_flush = 0;
 static const uint64_t fp_control_flushes[] = {0, 0};
 static const uint64_t fp_control_round_up = 0;
 static const uint64_t fp_control_rounding = 0;
+static const uint64_t fp_control_masks = 0, fp_control_traps = 0;
 
 static inline uint64_t fp_control_get(void)
 {

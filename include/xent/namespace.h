@@ -1,7 +1,9 @@
 /*
  * Part of xent.h where XENT_NAMESPACE is defined: every function's name gets that prefix, so that one program can hold
  * several copies of the library, each with a namespace of its own. Library and callers must be compiled with the same
- * one: "meson setup -Dnamespace=app_", and -DXENT_NAMESPACE=app_, which the library's pkg-config file then adds.
+ * one: "meson setup -Dnamespace=app_", and -DXENT_NAMESPACE=app_, which the library's pkg-config file and meson's
+ * dependency then add. Copies are static libraries: shared ones would have one file name. A shared library that holds a
+ * copy exports its functions, unless it is linked with -Wl,--exclude-libs,libxent.a.
  */
 #ifndef XENT_NAMESPACE_H
 #define XENT_NAMESPACE_H

@@ -33,8 +33,9 @@
  * The only shared state is which kernel is in use, and what the environment said at the first call.
  *
  * Floating-point environment. The control bits (MXCSR, FPCR) are the caller's, and are left as they are. They change no
- * bit of any result: flush-to-zero, denormals-are-zero and the rounding mode are put aside while a call computes, by an
- * executor's threads for each task.
+ * bit of any result, and no exception is a trap: flush-to-zero, denormals-are-zero, the rounding mode and enabled traps
+ * are put aside while a call computes, by an executor's threads for each task. Exception flags may be raised, whatever
+ * the input.
  */
 #ifndef XENT_XENT_H
 #define XENT_XENT_H
@@ -82,7 +83,7 @@ typedef enum xent_reduction {
     XENT_NONE = 2  /* one loss per row, 0 for an ignored row */
 } xent_reduction;
 
-#define XENT_MAX_CLASS_WEIGHT 0x1p60f
+#define XENT_MAX_CLASS_WEIGHT 1152921504606846976.0f /* 2^60 */
 
 /*
  * Where a call may run its tasks: the caller's own thread pool. xent/openmp.h and xent/pthreadpool.h are two of them.
@@ -90,7 +91,7 @@ typedef enum xent_reduction {
  * parallel_for(context, task, argument, tasks) calls task(argument, i) once for every i in [0, tasks), in any order, on
  * any threads, at once or one after the other, and returns when all have returned. A call to this library uses it from
  * the thread that made the call, once, or, where threads share the classes of long rows, up to three times for each
- * group of rows, and keeps nothing of it. Results never depend on it.
+ * group of rows, and keeps nothing of it. Results never depend on it. It must not throw.
  */
 typedef struct xent_executor {
     void (*parallel_for)(void *context, void (*task)(void *argument, size_t index), void *argument, size_t tasks);
