@@ -30,7 +30,7 @@ static struct paged paged_new(struct rng *rng, size_t bytes, size_t size, bool s
     for (size_t i = 0; i < bytes / size; i++) {
         const float v = shares ? 0.01f * (float)(i % 7) : rng_normal(rng);
         if (size == sizeof(double))
-            ((double *)(void *)p.data)[i] = v;
+            ((double *)(void *)p.data)[i] = (double)v;
         else
             ((float *)(void *)p.data)[i] = v;
     }
