@@ -106,6 +106,8 @@ START_TEST(null_pointers)
     p.loss = NULL;
     p.options.reduction = XENT_SUM;
     expect_refused(&p, "no loss for the sum of no rows", XENT_ERR_NULL);
+    p.options.reduction = XENT_NONE;
+    expect_status("no loss for no rows", problem_call(&p), XENT_OK);
 }
 END_TEST
 
@@ -125,6 +127,13 @@ START_TEST(shapes)
     p.options.logits_stride = 1;
     p.options.grad_stride = 1;
     expect_refused(&p, "strides of 1", XENT_ERR_STRIDE);
+    problem_init(&p);
+    p.options.grad_stride = 1;
+    p.rows = 1;
+    expect_refused(&p, "a grad stride of 1 for one row", XENT_ERR_STRIDE);
+    p.rows = 0;
+    p.options.logits_stride = 1;
+    expect_status("strides of no rows", problem_call(&p), XENT_OK);
     problem_init(&p);
     p.grad = NULL;
     p.options.grad_stride = STRIDE;
@@ -260,6 +269,15 @@ START_TEST(ignore_index)
     expect_bits("the wide target is ignored", p.loss[0], 0.0f);
     expect_status("32-bit targets", problem_call(&p), XENT_OK);
     ck_assert(p.loss[0] > 0.0f);
+    /* Its low half is a target that is none. */
+    static const int64_t halves[] = {(INT64_C(1) << 32) + CLASSES, CLASSES - (INT64_C(1) << 32)};
+    for (size_t i = 0; i < 2; i++) {
+        problem_init(&p);
+        p.options.ignore_index = halves[i];
+        p.arrays.targets[1] = CLASSES;
+        p.arrays.wide_targets[1] = CLASSES;
+        expect_refused(&p, "a bad target that is half of ignore_index", XENT_ERR_TARGET);
+    }
 }
 END_TEST
 
@@ -292,6 +310,8 @@ START_TEST(row_functions)
         expect_status("size of rows", f(x, SIZE_MAX / 8 + 1, CLASSES, 0, out, 0), XENT_ERR_SIZE);
         expect_status("size of a row", f(x, 1, SIZE_MAX, 0, out, 0), XENT_ERR_SIZE);
         expect_status("logits stride", f(x, ROWS, CLASSES, SIZE_MAX / 4, out, 0), XENT_ERR_SIZE);
+        expect_status("logits stride", f(x, 2, CLASSES, SIZE_MAX / 4, out, 0), XENT_ERR_SIZE);
+        expect_status("the last class", f(x, 2, CLASSES, PTRDIFF_MAX / 4 - 1, out, 0), XENT_ERR_SIZE);
         float one[CLASSES];
         expect_status("a stride that an only row does not use", f(x, 1, CLASSES, SIZE_MAX, one, SIZE_MAX), XENT_OK);
         expect_status("overlap", f(x, ROWS, CLASSES, 0, p.arrays.logits + 1, 0), XENT_ERR_OVERLAP);

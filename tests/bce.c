@@ -319,6 +319,20 @@ START_TEST(reductions)
 }
 END_TEST
 
+/* Losses that are no floats, and a sum of them that is one. */
+START_TEST(sum_of_tiny)
+{
+    begin("sum of tiny losses", _i);
+    float x[64], t[64] = {0}, loss;
+    for (size_t i = 0; i < 64; i++)
+        x[i] = -105;
+    xent_bce_options options = XENT_BCE_OPTIONS_INIT;
+    options.reduction = XENT_SUM;
+    expect_status("sum", xent_bce_f32(x, t, 1, 64, &loss, NULL, &options), XENT_OK);
+    expect_within("sum", loss, 64 * exp(-105), 1.0);
+}
+END_TEST
+
 START_TEST(no_rows)
 {
     begin("no rows", _i);
@@ -340,8 +354,9 @@ END_TEST
 
 int main(void)
 {
-    static const TTest *const *const tests[] = {&pytorch,      &defaults,      &weight_strides, &special_values,
-                                                &nan_elements, &infinite_sums, &reductions,     &no_rows};
+    static const TTest *const *const tests[] = {&pytorch,        &defaults,     &weight_strides,
+                                                &special_values, &nan_elements, &infinite_sums,
+                                                &reductions,     &sum_of_tiny,  &no_rows};
     int kernels = 0;
     while (xent_isas()[kernels])
         kernels++;

@@ -96,6 +96,8 @@ START_TEST(pointers_and_shapes)
     CHECK("weight rows past the address space", XENT_ERR_SIZE, c.weight_strides[0] = SIZE_MAX / 4);
     CHECK("weight rows that wrap", XENT_ERR_SIZE, c.weight_strides[0] = SIZE_MAX / 2 + 1);
     CHECK("weight classes past the address space", XENT_ERR_SIZE, c.weight_strides[1] = SIZE_MAX / 4);
+    CHECK("weight classes that wrap", XENT_ERR_SIZE, c.weight_strides[0] = 0, c.weight_strides[1] = SIZE_MAX / 2 + 1,
+          c.classes = 3);
     CHECK("weights past it together", XENT_ERR_SIZE, c.weight_strides[0] = SIZE_MAX / 20,
           c.weight_strides[1] = SIZE_MAX / 30);
     CHECK("weight strides without weights", XENT_OK, c.weights = -1, c.weight_strides[0] = SIZE_MAX,
@@ -192,6 +194,13 @@ START_TEST(options)
     expect_status("an older struct", xent_bce_f32(x, t, 2, 2, &loss, grad, o), XENT_OK);
     expect_bits("loss", loss, sum);
     expect_bits("gradient", grad[0], first);
+    o->weights = NULL;
+    o->executor = &(const xent_executor){never, NULL, 1};
+    o->struct_size = offsetof(xent_bce_options, executor);
+    expect_status("a struct without an executor", xent_bce_f32(x, t, 2, 2, &loss, grad, o), XENT_OK);
+    o->struct_size = sizeof *o;
+    o->executor = &(const xent_executor){never, NULL, SIZE_MAX / 4 + 1};
+    expect_status("more threads than there can be", xent_bce_f32(x, t, 2, 2, &loss, grad, o), XENT_OK);
 }
 END_TEST
 

@@ -228,6 +228,25 @@ START_TEST(ends_of_the_window)
 }
 END_TEST
 
+/* Rows so far below 0 that 0, which fills up their last vector, would have an infinite power of two: 2^1024 from them.
+ */
+START_TEST(far_below)
+{
+    struct rng rng = rng_stream(11);
+    for (size_t classes = 1; classes < 140; classes += 3) {
+        struct batch batch = batch_new(3, classes);
+        name_case("far below: %zu classes", classes);
+        for (size_t i = 0; i < batch.rows; i++) {
+            batch.targets[i] = (int32_t)rng_below(&rng, classes);
+            for (size_t j = 0; j < classes; j++)
+                batch_row(&batch, i)[j] = j == 0 ? -709.8f : -810.0f;
+        }
+        batch_check(&batch, &rng);
+        batch_free(&batch);
+    }
+}
+END_TEST
+
 START_TEST(anything)
 {
     struct rng rng = rng_stream(7);
@@ -294,6 +313,7 @@ int main(void)
     tcase_add_test(add_case(suite, "targets"), every_target);
     tcase_add_test(add_case(suite, "late trouble"), late_trouble);
     tcase_add_test(add_case(suite, "ends of the window"), ends_of_the_window);
+    tcase_add_test(add_case(suite, "far below"), far_below);
     tcase_add_test(add_case(suite, "anything"), anything);
     tcase_add_test(add_case(suite, "control bits"), control_bits);
     return run_suite(suite);

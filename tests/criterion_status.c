@@ -138,6 +138,7 @@ START_TEST(pointers)
     CHECK("no output for no rows", XENT_ERR_NULL, p->outer = 0, p->reduction = XENT_SUM,
           p->loss = p->grad = p->lse = NULL);
     CHECK("no arrays for no rows", XENT_OK, p->inner = 0, p->logits = p->targets = NULL);
+    CHECK("no output for no rows, and nothing reduced", XENT_OK, p->outer = 0, p->loss = p->grad = p->lse = NULL);
 }
 END_TEST
 
@@ -301,6 +302,30 @@ START_TEST(overlaps)
                 call_free(&c);
             }
         }
+    for (size_t number = KEPT_ROWS; number <= DENOMINATOR; number++) {
+        struct call c = call_new();
+        c.at[LOSS] = c.at[number] + 4;
+        name_case("loss in the middle of %s", array_names[number]);
+        call_prepare(&c);
+        c.p.reduction = XENT_SUM;
+        expect_call(&c, &c.p, "status", XENT_ERR_OVERLAP);
+        call_free(&c);
+    }
+    /* Every second number of a row reaches into the next one of the other array, whichever of them it is. */
+    for (int swapped = 0; swapped < 2; swapped++) {
+        struct call c = call_new();
+        const xent_strides close = {16, 1, 0}, wide = {16, 2, 0};
+        c.at[swapped ? LOGITS : GRAD] = MIDDLE + 12 * sizeof(float);
+        c.at[swapped ? GRAD : LOGITS] = MIDDLE;
+        name_case("classes apart between the rows of the other array, swapped %d", swapped);
+        call_prepare(&c);
+        c.p.inner = 1;
+        c.p.logits_strides = swapped ? &wide : &close;
+        c.p.grad_strides = swapped ? &close : &wide;
+        memcpy(c.before, c.block, BLOCK);
+        expect_call(&c, &c.p, "status", XENT_ERR_OVERLAP);
+        call_free(&c);
+    }
     for (size_t i = LOGITS; i < ARRAYS; i++)
         for (size_t j = LOGITS; j < i; j++) {
             struct call c = call_new();

@@ -69,6 +69,17 @@ START_TEST(struct_sizes)
         p.options.struct_size = bad[i];
         expect_refused(&p, "a struct_size that is none", XENT_ERR_OPTION);
     }
+    /* Nor is what such a size reaches looked at: zeros up to a page that cannot be read. */
+    struct guarded room = guard_new(4096);
+    struct problem p;
+    problem_init(&p);
+    p.options.struct_size = 4096 * 4;
+    unsigned char *given = guard_place(&room, 4096, GUARD_AFTER);
+    memset(given, 0, 4096);
+    memcpy(given, &p.options, sizeof p.options);
+    p.options_given = (const xent_options *)(const void *)given;
+    expect_refused(&p, "a struct_size past what can be read", XENT_ERR_OPTION);
+    guard_free(&room);
 }
 END_TEST
 

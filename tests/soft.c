@@ -433,6 +433,21 @@ START_TEST(corners)
         expect_status("call", xent_cross_entropy(&p), XENT_OK);
         for (int j = 0; j < CLASSES; j++)
             expect_nan("gradient", grad[j]);
+
+        name_case("%s, nothing times a huge negative number", *isa);
+        dloss = -0x1p70f;
+        x[71] = -300;
+        expect_status("call", xent_cross_entropy(&p), XENT_OK);
+        expect_bits("a gradient of nothing", grad[71], 0.0f);
+
+        name_case("%s, a probability that is no number, of which smoothing leaves nothing", *isa);
+        p.label_smoothing = 1;
+        q[3] = NAN;
+        x[70] = x[71] = 0;
+        w[70] = 1;
+        expect_status("call", xent_cross_entropy(&p), XENT_OK);
+        expect_within("loss", loss, log(100), 2.0);
+        q[3] = 0;
     }
 }
 END_TEST
@@ -518,6 +533,67 @@ START_TEST(unusual_factors)
 }
 END_TEST
 
+static void expect_kernels_agree(struct soft *s)
+{
+    struct results expected = results_new(s), got = results_new(s);
+    use_kernel("scalar");
+    run(s, OUT_OF_PLACE, NULL, &expected);
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        use_kernel(*isa);
+        name_detail("%s", *isa);
+        run(s, OUT_OF_PLACE, NULL, &got);
+        expect_same(s, &got, &expected, true);
+    }
+    free(expected.grad);
+    free(got.grad);
+}
+
+/* Rows far from 0 whose dominant class is in a later chunk than the one that finds them far. */
+START_TEST(far_and_dominant)
+{
+    struct rng rng = rng_stream(65);
+    for (size_t repeat = 0; repeat < 4; repeat++) {
+        struct soft *s = soft_new(2, 20000);
+        soft_fill(s, &rng, PROBABILITIES, true);
+        s->problem.reduction = XENT_NONE;
+        s->problem.class_weights = s->problem.row_weights = s->problem.dloss = NULL;
+        for (size_t i = 0; i < 2; i++) {
+            for (size_t j = 0; j < 20000; j++) {
+                s->logits[i * 20000 + j] = 1e4f + rng_normal(&rng);
+                s->targets[i * s->targets_strides.outer + j] = 1e-5f;
+            }
+            s->targets[i * s->targets_strides.outer + 9000 + rng_below(&rng, 11000)] = 0.9f;
+        }
+        name_case("far and dominant, repeat %zu", repeat);
+        expect_kernels_agree(s);
+        soft_free(s);
+    }
+}
+END_TEST
+
+/* Probabilities that add up to 8 under a factor of 2^59: what is taken off is usual, and the multiplier is not. */
+START_TEST(large_sums_of_shares)
+{
+    struct rng rng = rng_stream(66);
+    struct soft *s = soft_new(MAX_ROWS, 700);
+    soft_fill(s, &rng, PROBABILITIES, true);
+    s->problem.reduction = XENT_NONE;
+    s->problem.label_smoothing = 0;
+    s->problem.class_weights = s->problem.row_weights = NULL;
+    s->problem.dloss = s->dloss;
+    for (size_t i = 0; i < MAX_ROWS; i++) {
+        s->dloss[i] = 0x1p59f;
+        for (size_t j = 0; j < 700; j++) {
+            s->logits[i * 700 + j] = (float)rng_uniform(&rng, 20, 24);
+            s->targets[i * s->targets_strides.outer + j] = (float)rng_uniform(&rng, 4.0 / 700, 12.0 / 700);
+        }
+    }
+    name_case("large sums of shares");
+    expect_kernels_agree(s);
+    soft_free(s);
+}
+END_TEST
+
 /* An even share that is no float, of classes that weigh little, or nothing. */
 START_TEST(huge_even_shares)
 {
@@ -567,5 +643,7 @@ int main(void)
     tcase_add_test(add_case(suite, "smoothed away"), smoothed_away);
     tcase_add_test(add_case(suite, "unusual factors"), unusual_factors);
     tcase_add_test(add_case(suite, "huge even shares"), huge_even_shares);
+    tcase_add_test(add_case(suite, "far and dominant"), far_and_dominant);
+    tcase_add_test(add_case(suite, "large sums of shares"), large_sums_of_shares);
     return run_suite(suite);
 }

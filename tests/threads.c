@@ -114,6 +114,46 @@ static struct batch random_batch(struct rng *rng, size_t logits)
     return batch;
 }
 
+/* Long rows with what those that tasks share have not: a weight of 0, a negative factor. */
+START_TEST(weights_of_long_rows)
+{
+    enum { ROWS = 2, CLASSES = 20000 };
+    const float factors[ROWS] = {0, -2};
+    struct rng rng = rng_stream(9);
+    struct batch batch = batch_new(ROWS, CLASSES);
+    float *grad = allocate(2 * ROWS * CLASSES * sizeof *grad), loss[2][ROWS];
+    for (size_t i = 0; i < ROWS * CLASSES; i++)
+        batch.logits[i] = rng_normal(&rng);
+    batch.targets[0] = 5;
+    batch.targets[1] = 6;
+    for (const char *const *isa = xent_isas(); *isa; isa++)
+        for (int weights = 0; weights < 2; weights++) {
+            struct watched watched;
+            watched_init(&watched, IN_ORDER, 4, 0);
+            use_kernel(*isa);
+            name_case("weights of long rows, %s, %s", *isa, weights ? "row weights" : "dloss");
+            for (int k = 0; k < 2; k++) {
+                xent_problem p = XENT_PROBLEM_INIT;
+                p.outer = ROWS;
+                p.classes = CLASSES;
+                p.logits = batch.logits;
+                p.targets = batch.targets;
+                p.row_weights = weights ? factors : NULL;
+                p.dloss = weights ? NULL : factors;
+                p.reduction = XENT_NONE;
+                p.loss = loss[k];
+                p.grad = grad + k * ROWS * CLASSES;
+                p.executor = k ? &watched.executor : NULL;
+                expect_status("status", xent_cross_entropy(&p), XENT_OK);
+            }
+            expect_same(&batch, "loss", loss[1], loss[0], 1);
+            expect_same(&batch, "gradient", grad + ROWS * CLASSES, grad, CLASSES);
+        }
+    free(grad);
+    batch_free(&batch);
+}
+END_TEST
+
 START_TEST(anything)
 {
     struct rng rng = rng_stream(2);
@@ -442,6 +482,7 @@ int main(void)
 {
     Suite *suite = suite_create("threads");
     tcase_add_test(add_case(suite, "shapes"), shapes);
+    tcase_add_test(add_case(suite, "weights of long rows"), weights_of_long_rows);
     tcase_add_test(add_case(suite, "anything"), anything);
     tcase_add_test(add_case(suite, "long rows"), long_rows_of_every_kind);
     tcase_add_test(add_case(suite, "late trouble"), late_trouble);
