@@ -250,10 +250,16 @@ static NOINLINE size_t sum_span_forward(const float *x, size_t count, size_t ski
                            near_frame);
 }
 
+static NOINLINE size_t sum_span_forward_fetching(const float *x, size_t count, size_t skip, float *x_skip, vd *lanes)
+{
+    return sum_span_inline((struct pass){.x = x, .skip = skip, .x_skip = x_skip}, 0, count, lanes, page_fetch, WINDOW,
+                           near_frame);
+}
+
 static NOINLINE size_t sum_span_in_place(float *x, size_t count, size_t skip, float *x_skip, vd *lanes)
 {
     return sum_span_inline((struct pass){.x = x, .keep = x, .skip = skip, .x_skip = x_skip}, 0, count, lanes,
-                           in_place_fetch, WINDOW, near_frame);
+                           page_fetch, WINDOW, near_frame);
 }
 
 static NOINLINE size_t sum_span_apart(const float *x, float *keep, size_t count, size_t skip, float *x_skip, vd *lanes)
@@ -320,7 +326,7 @@ static ALWAYS_INLINE struct distance logits_ahead(const struct pass *p)
 {
     if (p->overlap)
         return overlapping_even(p->fetch);
-    return p->keep == p->x ? in_place_fetch : no_fetch;
+    return p->keep == p->x ? page_fetch : no_fetch;
 }
 
 static ALWAYS_INLINE size_t sum_logits_beside(struct pass pass, struct second *second, enum second_kind kind,
@@ -438,6 +444,8 @@ static ALWAYS_INLINE size_t sum_span_alone(struct pass pass, size_t begin, size_
         return begin + sum_span_overlapping_pages(x, keep, count, skip, pass.x_skip, lanes);
     if (pass.overlap)
         return begin + sum_span_overlapping(x, keep, count, skip, pass.x_skip, lanes);
+    if (!keep && fetches_forward(count))
+        return begin + sum_span_forward_fetching(x, count, skip, pass.x_skip, lanes);
     if (!keep)
         return begin + sum_span_forward(x, count, skip, pass.x_skip, lanes);
     return begin + (keep == x ? sum_span_in_place(keep, count, skip, pass.x_skip, lanes)
