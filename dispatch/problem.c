@@ -418,7 +418,7 @@ static void weigh_kept(const struct xent_job *job, size_t rows, struct kept *kep
 static void store_loss(const xent_problem *p, double loss)
 {
     if (p->dtype == XENT_F64)
-        *(double *)p->loss = loss == loss ? loss : (double)NAN;
+        *(double *)p->loss = f64_canonical(loss);
     else
         *(float *)p->loss = f32_canonical(f64_to_f32(loss));
 }
@@ -429,7 +429,7 @@ static void store_results(const xent_problem *p, const struct kept *kept, double
     if (p->kept_rows)
         *p->kept_rows = kept->rows;
     if (p->denominator)
-        *p->denominator = kept->denominator == kept->denominator ? kept->denominator : (double)NAN;
+        *p->denominator = f64_canonical(kept->denominator);
     if (!p->loss || p->reduction == XENT_NONE)
         return;
     const double denominator = p->normalizer > 0 ? p->normalizer : kept->denominator;

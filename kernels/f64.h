@@ -86,6 +86,12 @@ static inline float f32_canonical(float v)
     return v == v ? v : f32_from_bits(0x7fc00000);
 }
 
+/* The same of a double. */
+static inline double f64_canonical(double v)
+{
+    return v == v ? v : f64_from_bits(UINT64_C(0x7ff8000000000000));
+}
+
 static inline double f64_abs(double v)
 {
     return f64_from_bits(f64_bits(v) & ~(UINT64_C(1) << 63));
