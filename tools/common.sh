@@ -27,6 +27,13 @@ configure() {
     [ -e "$build/build.ninja" ] || quietly meson setup "$build" "$root" "$@"
 }
 
+# known_build BUILD: fail unless it is set up.
+known_build() {
+    [ -e "$1/build.ninja" ] && return
+    say "tools/$(basename -- "$0"): $1 is no build directory"
+    return 2
+}
+
 # enable BUILD OPTION: make sure that a boolean option is true.
 enable() {
     local value
