@@ -62,6 +62,7 @@ static void check_kernel(const char *isa)
     double loss;
     size_t most[2][2] = {{0}}, most64 = 0; /* by where classes are, and by whether targets are probabilities */
     use_kernel(isa);
+    const size_t thread = stack_of(NULL, stack);
     for (size_t i = 0; i < ROWS * MAX_CLASSES; i++)
         a->probabilities64[i] = (double)(a->probabilities[i] = 1.0f / MAX_CLASSES);
     for (size_t j = 0; j < MAX_CLASSES; j++)
@@ -87,7 +88,7 @@ static void check_kernel(const char *isa)
                 problem.targets = !soft ? (void *)a->targets : wide ? (void *)a->probabilities64 : a->probabilities;
                 problem.target_type = soft ? XENT_PROBABILITIES : XENT_LABELS_I32;
                 name_case("%s, %zu classes, data %zu, kind %u", isa, problem.classes, d, kind);
-                const size_t used = stack_of(&problem, stack) - stack_of(NULL, stack);
+                const size_t used = stack_of(&problem, stack) - thread;
                 size_t *of = wide ? &most64 : &most[planes][soft];
                 *of = used > *of ? used : *of;
                 if (used > (size_t)(planes && !wide ? PROMISED_APART : PROMISED))
