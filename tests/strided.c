@@ -500,36 +500,6 @@ START_TEST(unreadable)
 }
 END_TEST
 
-/* Neighbours with a probability for every class, of which one row, or every row, has a factor that kernels take apart:
-   wherever it is, it decides for the vector that it is in. */
-START_TEST(one_unusual_factor)
-{
-    enum { INNER = 64, CLASSES = 10 };
-    static const float factors[] = {-1, 0x1p-70f, 0x1p70f};
-    struct rng rng = rng_stream(65);
-    for (size_t f = 0; f < sizeof factors / sizeof *factors; f++)
-        for (size_t odd = 0; odd <= INNER; odd += 4) {
-            struct rows r = rows_new(1, CLASSES, INNER);
-            fill_rows(&r, &rng);
-            r.options = (xent_problem)XENT_PROBLEM_INIT;
-            r.options.target_type = XENT_PROBABILITIES;
-            r.options.reduction = odd == INNER ? XENT_MEAN : XENT_NONE;
-            r.options.normalizer = odd == INNER ? 1 / fabs((double)factors[f]) : 0;
-            r.options.dloss = odd == INNER ? NULL : r.dloss;
-            for (size_t i = 0; i < r.count; i++) {
-                r.dloss[i] = i == odd ? factors[f] : 1;
-                for (size_t j = 0; j < CLASSES; j++) {
-                    r.logits[i * CLASSES + j] = rng_normal(&rng);
-                    r.shares[i * CLASSES + j] = (float)rng_uniform(&rng, 0, 1);
-                }
-            }
-            name_case("factor %g of row %zu", (double)factors[f], odd);
-            check_rows(&r, &rng);
-            rows_free(&r);
-        }
-}
-END_TEST
-
 /* Neighbours of more than a chunk of classes that fit no window, and NaNs that only a target has. */
 START_TEST(long_and_wide)
 {
@@ -561,7 +531,6 @@ int main(void)
     tcase_add_test(add_case(suite, "long rows"), long_rows);
     tcase_add_test(add_case(suite, "neighbours"), neighbours);
     tcase_add_test(add_case(suite, "soft neighbours"), soft_neighbours);
-    tcase_add_test(add_case(suite, "one unusual factor"), one_unusual_factor);
     tcase_add_test(add_case(suite, "long and wide"), long_and_wide);
     tcase_add_test(add_case(suite, "large images"), large_images);
     tcase_add_test(add_case(suite, "unreadable"), unreadable);
