@@ -251,11 +251,85 @@ START_TEST(statuses)
 }
 END_TEST
 
+/* A weight of a class, or of a row, of which nothing may get lost: half of the smallest number has no sign, a sure row
+   of a huge weight has a loss, what is 0 before an infinite factor stays 0, and small weights add up. */
+START_TEST(ends_of_doubles)
+{
+    const double inf = (double)INFINITY;
+    const double even[2] = {0, 0}, far[2] = {0, -1100}, masked[2] = {0, -inf}, three[3] = {0, 0.5, 1};
+    const double hot[3] = {1, 0, 0}, weights[3] = {-0.0, 1, 1}, small = -0x1p-1074, weight = 1e308;
+    const int32_t first = 0;
+    for (const char *const *isa = xent_isas(); *isa; isa++) {
+        double grad[3], loss;
+        xent_problem p = XENT_PROBLEM_INIT;
+        use_kernel(*isa);
+        name_case("ends of doubles, %s", *isa);
+        p.dtype = XENT_F64;
+        p.outer = 1;
+        p.classes = 2;
+        p.logits = even;
+        p.grad = grad;
+        p.targets = &first;
+        p.dloss = &small;
+        p.reduction = XENT_NONE;
+        p.loss = &loss;
+        expect_status("half of the smallest", xent_cross_entropy(&p), XENT_OK);
+        expect_double("the label's gradient", grad[0], 0);
+        expect_double("the other's gradient", grad[1], 0);
+        p.dloss = NULL;
+        p.logits = far;
+        p.row_weights = &weight;
+        expect_status("a sure row", xent_cross_entropy(&p), XENT_OK);
+        ck_assert(double_ulps(loss, 1e308L * expl(-1100.0L)) <= 4);
+        ck_assert(double_ulps(grad[1], 1e308L * expl(-1100.0L)) <= 4);
+        p.row_weights = NULL;
+        p.dloss = &inf;
+        p.logits = masked;
+        expect_status("all of a row, times infinity", xent_cross_entropy(&p), XENT_OK);
+        expect_double("the label's gradient", grad[0], 0);
+        p.classes = 3;
+        p.logits = three;
+        p.class_weights = weights;
+        p.reduction = XENT_MEAN;
+        expect_status("a mean over no weight, times infinity", xent_cross_entropy(&p), XENT_OK);
+        for (int j = 0; j < 3; j++)
+            expect_double("its gradient", grad[j], 0);
+        p.reduction = XENT_NONE;
+        p.class_weights = NULL;
+        p.target_type = XENT_PROBABILITIES;
+        p.targets = hot;
+        expect_status("one-hot, times infinity", xent_cross_entropy(&p), XENT_OK);
+        expect_double("the gradient of the class", grad[0], -inf);
+        expect_double("the gradient of another", grad[1], inf);
+    }
+    enum { ROWS = 1000 };
+    static double x[ROWS * 2];
+    static int32_t targets[ROWS];
+    const double halves[2] = {1, 0x1p-53};
+    double denominator, loss;
+    for (size_t i = 0; i < ROWS; i++)
+        targets[i] = i > 0;
+    xent_problem p = XENT_PROBLEM_INIT;
+    p.dtype = XENT_F64;
+    p.outer = ROWS;
+    p.classes = 2;
+    p.logits = x;
+    p.targets = targets;
+    p.class_weights = halves;
+    p.loss = &loss;
+    p.denominator = &denominator;
+    name_case("1 and 999 times half an ULP of it");
+    expect_status("mean", xent_cross_entropy(&p), XENT_OK);
+    expect_double("denominator", denominator, 1 + 999 * 0x1p-53);
+}
+END_TEST
+
 void add_f64_corners(Suite *suite)
 {
     tcase_add_test(add_case(suite, "sure and smoothed"), sure_and_smoothed);
     tcase_add_test(add_case(suite, "factors of no double"), factors_of_no_double);
     tcase_add_test(add_case(suite, "special values"), special_values);
     tcase_add_test(add_case(suite, "factors of NaN"), factors_of_nan);
+    tcase_add_test(add_case(suite, "ends of doubles"), ends_of_doubles);
     tcase_add_test(add_case(suite, "statuses"), statuses);
 }
