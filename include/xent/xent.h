@@ -305,14 +305,15 @@ typedef struct xent_problem {
  * XENT_PROBABILITIES and smoothing t_j is one number, whose sign decides what an x_j of -inf makes of the loss. All
  * else is as for floats.
  *
- * Cost. Rows whose classes are neighbours, and those that are neighbours of each other for each class (images) with
- * plain labels, take the time of memory and arithmetic; the latter, where they have more than 96 classes, not with
- * label smoothing, and their gradient takes the exponentials' time a second time. Images of up to 64 classes with
- * XENT_PROBABILITIES that lie likewise are as good. Other rows are copied, a few at a time, to where their classes are
- * neighbours, which takes two to seven times as long; or, if they have more than 12272 classes, 6128 with
- * XENT_PROBABILITIES, taken number by number, at some 20 to 50 ns for a forward and 40 to 110 with a gradient. Where
- * classes are not neighbours, up to 120 KB of stack are needed, elsewhere 64 KB. XENT_F64 takes five to ten times as
- * long as floats, and collects numbers one by one where neither classes nor rows are neighbours.
+ * Cost. Rows take the time of memory and of arithmetic
+ *   - where the classes of a row are neighbours (several labels cost some 60 to 100 ns a row more);
+ *   - where rows are neighbours for each class, as in images, if targets are plain labels: up to 96 classes with every
+ *     option, more without label smoothing, whose gradients form exponentials a second time;
+ *   - where they are, and there is a probability for each of up to 64 classes, stored likewise.
+ * All others are copied, a few at a time, to where classes are neighbours, and take two to seven times as long; of more
+ * than 12272 classes (XENT_PROBABILITIES: 6128) they are taken number by number, at some 20 to 50 ns for a forward and
+ * 40 to 110 with a gradient. XENT_F64 takes five to ten times as long as floats, and collects numbers one by one where
+ * neither classes nor rows are neighbours. Up to 64 KB of stack are needed, 120 KB where classes are not neighbours.
  */
 XENT_API xent_status xent_cross_entropy(const xent_problem *problem);
 
