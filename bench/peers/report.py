@@ -6,9 +6,10 @@ MODES = ("forward", "in-place", "out-of-place")
 MODE_TITLES = {"forward": "Forward: the loss", "in-place": "Loss and gradient, over the logits",
                "out-of-place": "Loss and gradient, to another array"}
 
-# Those that give the loss and its gradient by their own operators, nothing being composed by hand.
-WHOLE_LOSS = ("pytorch-eager", "pytorch-prealloc", "pytorch-compile", "jax", "jax-donated")
-PYTORCH_BEST = ("pytorch-prealloc", "pytorch-softmax", "pytorch-compile", "pytorch-compile-out")
+# What the comparison has a column for; None: all that has none.
+COLUMNS = {"two-pass": ("two-pass",), "best of the rest": None, "PyTorch eager": ("pytorch-eager",),
+           "its best other form": ("pytorch-prealloc", "pytorch-softmax", "pytorch-compile", "pytorch-compile-out"),
+           "JAX": ("jax", "jax-donated")}
 
 
 def nanoseconds(value):
@@ -25,7 +26,7 @@ def ulp(value):
 
 
 def factor(value):
-    return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}x"
+    return f"{value:.{2 if value < 2 else 1 if value < 10 else 0}f}"
 
 
 def aligned(column):
@@ -51,7 +52,7 @@ def print_table(title, head, rows, markdown):
 class Results:
     def __init__(self, run):
         self.by_cell = {(one["threads"], one["mode"], one["name"], one["shape"]): one for one in run["results"]}
-        self.threads = run["context"]["threads"]
+        self.threads = sorted({one["threads"] for one in run["results"]})
         self.shapes = list(dict.fromkeys(one["shape"] for one in run["results"]))
         self.kinds = {one["name"]: one["kind"] for one in run["results"]}
 
@@ -143,29 +144,47 @@ def compare(results):
 
 
 def best(factors, names):
-    """The closest of the named peers: (name, factor), or None."""
+    """The closest of the named peers: (factor, name), or None."""
     return min(((factors[name], name) for name in names if name in factors), default=None)
 
 
-def comparison_tables(comparisons):
-    for threads in dict.fromkeys(one["threads"] for one in comparisons):
-        rows = []
-        for one in comparisons:
-            if one["threads"] != threads:
-                continue
-            factors = one["factors"]
-            closest, form = best(factors, factors), best(factors, PYTORCH_BEST)
-            rows.append([one["mode"], one["shape"], (nanoseconds(one["ns_per_logit"]), one["kernel"]),
-                         "yes" if closest[0] > 1 else "NO", (factor(closest[0]), closest[1]),
-                         (factor(form[0]), form[1]) if form else "-",
-                         *(factor(factors[name]) if name in factors else "-" for name in WHOLE_LOSS)])
-        yield (f"How many times as long as xent's best kernel, {threads} thread{'s' if threads > 1 else ''}",
-               ["", "shape", "xent", "fastest", "best peer", "PyTorch's best other form", *WHOLE_LOSS], rows)
+def comparison_cell(cells, names, markdown):
+    """Factors of the closest of the named peers, for one number of threads after the other; the peer, if it may be any
+    but our own two-pass."""
+    found = [best(one["factors"], names or set(one["factors"]) - {"two-pass"}) for one in cells]
+    texts = ["-" if one is None else f"**{factor(one[0])}**" if markdown and one[0] <= 1 else factor(one[0])
+             for one in found]
+    who = dict.fromkeys(one[1] for one in found if one)
+    return " / ".join(texts) + (f" ({' / '.join(who)})" if who and not names else "")
+
+
+def comparison_table(comparisons, markdown):
+    """A row for every shape and mode: ns per logit, and factors."""
+    by_case = {}
+    for one in comparisons:
+        by_case.setdefault((one["mode"], one["shape"]), []).append(one)
+    rows = [[f"{mode.replace('-', ' ')} {shape}", " / ".join(f"{one['ns_per_logit']:.2f}" for one in cells),
+             *(comparison_cell(cells, names, markdown) for names in COLUMNS.values())]
+            for (mode, shape), cells in by_case.items()]
+    threads = " / ".join(map(str, dict.fromkeys(one["threads"] for one in comparisons)))
+    return (f"ns per logit of xent's faster kernel, and how many times as long others take; threads: {threads}",
+            ["", "xent", *COLUMNS], rows)
+
+
+def floor_table(results):
+    """A row for every kernel and mode: what memory takes at the least is part of the same run."""
+    floors = [name for name, kind in results.kinds.items() if kind == "floor"]
+    rows = []
+    for name in (name for name, kind in results.kinds.items() if kind == "kernel"):
+        for mode in MODES:
+            ratios = [[results.ns(threads, mode, name, shape) / min(results.ns(threads, mode, one, shape) for one in floors)
+                       for threads in results.threads] for shape in results.shapes]
+            rows.append([f"{name} {mode.replace('-', ' ')}", *(" / ".join(map(factor, cell)) for cell in ratios)])
+    return (f"How many times as long as the floor xent takes; threads: {' / '.join(map(str, results.threads))}",
+            ["", *results.shapes], rows)
 
 
 def summary(comparisons):
-    if not comparisons:
-        return
     slower = [one for one in comparisons if best(one["factors"], one["factors"])[0] <= 1]
     yield f"xent is the fastest in {len(comparisons) - len(slower)} of {len(comparisons)} cells."
     for one in slower:
@@ -208,6 +227,17 @@ def by_version(versions):
     return names
 
 
+def print_comparison(results, markdown):
+    comparisons = list(compare(results))
+    if not comparisons:
+        return
+    print_table(*comparison_table(comparisons, markdown), markdown)
+    print("In place, a peer counts with whichever of its two fused forms is faster.\n")
+    print_table(*floor_table(results), markdown)
+    for line in summary(comparisons):
+        print(line)
+
+
 def print_report(run, markdown=False):
     context, results = run["context"], Results(run)
     bullet = "- " if markdown else "  "
@@ -237,9 +267,6 @@ def print_report(run, markdown=False):
         print(f"{bullet}skipped {what}: {reason}")
     print()
 
-    for table in comparison_tables(run["comparisons"]):
-        print_table(*table, markdown)
-    if run["comparisons"]:
-        print("In place, a peer counts with whichever of its two fused forms is faster.")
-    for line in [*summary(run["comparisons"]), *remarks(run)]:
+    print_comparison(results, markdown)
+    for line in remarks(run):
         print(line)
