@@ -351,8 +351,10 @@ class Softmax:
             larger = np.abs(grad) if one_class else np.maximum(multiplied, taken)
             self.exact_grad = grad
             units = 8 if self.dtype == np.float64 else 3 if one_class else 4.2
+            # The last term: PyTorch rounds subnormal probabilities, and then multiplies them.
             self.grad_bound = (units * ulp(np.maximum(larger, np.abs(grad)), self.dtype) +
-                               2.0**-49 * (spread + largest * 2.0**-4) * (multiplied + taken))
+                               2.0**-49 * (spread + largest * 2.0**-4) * (multiplied + taken) +
+                               2.0**-1074 * np.abs(scale * total))
             kept = np.where(self.kept, loss, 0)
             self.reduced = float(kept.sum())
             bound = np.where(self.kept, cancelling + own, 0).sum()
