@@ -352,10 +352,38 @@ static NOINLINE bool count_block(const struct xent_job *job, size_t first, size_
     return true;
 }
 
+/* Whether the labels of all rows, several or with probabilities, are numbers of 32 or 64 bits without gaps. */
+static bool has_dense_labels(const struct xent_job *job, size_t rows)
+{
+    const xent_strides *strides = &job->targets_strides;
+    const size_t row_labels = job->labels * job->inner;
+    return (job->target_type == XENT_LABELS_I32 || job->target_type == XENT_LABELS_I64) &&
+           !xent_job_has_plain_labels(job) && (job->labels == 1 || strides->classes == job->inner) &&
+           (job->inner == 1 || strides->inner == 1) && (rows == job->inner || strides->outer == row_labels);
+}
+
+/* Whether none of so many labels without gaps is bad or left out. */
+static NOINLINE bool dense_labels_are_good(const struct xent_job *job, size_t labels)
+{
+    size_t kept = 0;
+    bool good = true;
+    for (size_t first = 0; good && first < labels; first += BLOCK) {
+        const size_t count = labels - first < BLOCK ? labels - first : BLOCK;
+        good = job->target_type == XENT_LABELS_I32
+                   ? count_block32((const int32_t *)job->targets + first, count, job->ignore_index, job->classes, &kept)
+                   : count_block64((const int64_t *)job->targets + first, count, job->ignore_index, job->classes, &kept);
+        good = good && kept == first + count;
+    }
+    return good;
+}
+
 /* Counts the rows to keep, or finds the first with a bad target. */
 static bool count_kept(const struct xent_job *job, size_t rows, struct kept *kept)
 {
-    *kept = (struct kept){0};
+    *kept = (struct kept){.rows = rows};
+    if (has_dense_labels(job, rows) && dense_labels_are_good(job, rows * job->labels))
+        return true;
+    kept->rows = 0;
     for (size_t first = 0; first < rows; first += BLOCK) {
         const size_t count = rows - first < BLOCK ? rows - first : BLOCK;
         if (count_block(job, first, count, kept))

@@ -420,6 +420,69 @@ START_TEST(bad_label_of_weight_0)
 }
 END_TEST
 
+/* One bad row, and one or none that is left out, among labels with and without gaps, more than are looked at at once:
+   by the definition of strides. */
+START_TEST(labels_anywhere)
+{
+    enum { MOST_ROWS = 1600, MOST_LABELS = 3, MOST = 4 * MOST_ROWS * MOST_LABELS };
+    static float logits[MOST_ROWS * CLASSES], shares[MOST_ROWS * MOST_LABELS];
+    static int32_t targets32[MOST];
+    static int64_t targets64[MOST];
+    struct rng rng = rng_stream(17);
+    for (size_t repeat = 0; repeat < scaled(600); repeat++) {
+        const size_t inner = repeat % 3 ? 1 : 1 + rng_below(&rng, 40),
+                     outer = 1 + rng_below(&rng, repeat % 2 ? 4 : MOST_ROWS / inner);
+        const size_t rows = outer * inner, labels = 1 + rng_below(&rng, MOST_LABELS), gap = rng_below(&rng, 4);
+        const size_t step = gap == 3 ? 2 : 1, row_labels = labels * (inner + (gap == 2));
+        const xent_strides strides = {row_labels + (gap == 1), inner + (gap == 2), step};
+        const size_t bad = rng_below(&rng, rows), ignored = rng_below(&rng, 2 * rows);
+        const bool is_wide = rng_below(&rng, 2);
+        xent_problem p = XENT_PROBLEM_INIT;
+        size_t kept = 0, first_bad = rows, error_row = NO_ROW, kept_rows = NO_ROW;
+        float loss = -1;
+        memset(targets32, 0, sizeof targets32);
+        memset(targets64, 0, sizeof targets64);
+        name_case("%zu rows by %zu, %zu labels of %d bits, gap %zu, bad row %zu, ignored %zu, repeat %zu", outer, inner,
+                  labels, is_wide ? 64 : 32, gap, bad, ignored, repeat);
+        p.outer = outer;
+        p.inner = inner;
+        p.classes = CLASSES;
+        p.logits = logits;
+        p.target_type = is_wide ? XENT_LABELS_I64 : XENT_LABELS_I32;
+        p.labels = labels;
+        p.targets = is_wide ? (const void *)targets64 : targets32;
+        p.targets_strides = gap == 0 && repeat % 2 ? NULL : &strides;
+        p.probabilities = shares;
+        p.loss = &loss;
+        p.kept_rows = &kept_rows;
+        p.error_row = &error_row;
+#define AT(row, l) ((row) / inner * strides.outer + (l)*strides.classes + (row) % inner * strides.inner)
+        for (size_t l = 0; l < labels && ignored < rows; l++)
+            targets32[AT(ignored, l)] = -100;
+        for (size_t i = 0; i < MOST; i++)
+            targets64[i] = targets32[i];
+        for (size_t row = 0; row < rows; row++) {
+            size_t left_out = 0;
+            for (size_t l = 0; l < labels; l++)
+                left_out += targets32[AT(row, l)] == -100;
+            kept += left_out < labels;
+        }
+        expect_status("good labels", xent_cross_entropy(&p), XENT_OK);
+        ck_assert_uint_eq(kept_rows, kept);
+        const size_t at = AT(bad, rng_below(&rng, labels));
+        targets64[at] = targets32[at] = CLASSES;
+        for (size_t row = rows; row-- > 0;)
+            for (size_t l = 0; l < labels; l++)
+                first_bad = AT(row, l) == at ? row : first_bad;
+#undef AT
+        loss = -1;
+        expect_status("a bad label", xent_cross_entropy(&p), XENT_ERR_TARGET);
+        ck_assert_uint_eq(error_row, first_bad);
+        ck_assert(loss == -1);
+    }
+}
+END_TEST
+
 void add_status_tests(TCase *test_case)
 {
     tcase_add_test(test_case, pointers);
@@ -429,4 +492,5 @@ void add_status_tests(TCase *test_case)
     tcase_add_test(test_case, overlaps);
     tcase_add_test(test_case, bad_labels);
     tcase_add_test(test_case, bad_label_of_weight_0);
+    tcase_add_test(test_case, labels_anywhere);
 }

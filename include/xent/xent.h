@@ -306,7 +306,7 @@ typedef struct xent_problem {
  * else is as for floats.
  *
  * Cost. Rows take the time of memory and of arithmetic
- *   - where the classes of a row are neighbours (several labels cost some 60 to 100 ns a row more);
+ *   - where the classes of a row are neighbours (several labels cost some 30 to 100 ns a row more);
  *   - where rows are neighbours for each class, as in images, if targets are plain labels: up to 96 classes with every
  *     option, more without label smoothing, whose gradients form exponentials a second time;
  *   - where they are, and there is a probability for each of up to 64 classes, stored likewise.
