@@ -365,13 +365,14 @@ static bool has_dense_labels(const struct xent_job *job, size_t rows)
 /* Whether none of so many labels without gaps is bad or left out. */
 static NOINLINE bool dense_labels_are_good(const struct xent_job *job, size_t labels)
 {
+    const int32_t *labels32 = job->target_type == XENT_LABELS_I32 ? job->targets : NULL;
+    const int64_t *labels64 = job->targets;
     size_t kept = 0;
     bool good = true;
     for (size_t first = 0; good && first < labels; first += BLOCK) {
         const size_t count = labels - first < BLOCK ? labels - first : BLOCK;
-        good = job->target_type == XENT_LABELS_I32
-                   ? count_block32((const int32_t *)job->targets + first, count, job->ignore_index, job->classes, &kept)
-                   : count_block64((const int64_t *)job->targets + first, count, job->ignore_index, job->classes, &kept);
+        good = labels32 ? count_block32(labels32 + first, count, job->ignore_index, job->classes, &kept)
+                        : count_block64(labels64 + first, count, job->ignore_index, job->classes, &kept);
         good = good && kept == first + count;
     }
     return good;
