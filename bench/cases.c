@@ -136,13 +136,14 @@ static void run_option(const struct bench_case *self, const struct bench_data *a
 }
 
 /* The least that a gradient in place takes with probabilities: two arrays read, one of them written. */
-static void run_add(const struct bench_case *self, const struct bench_data *at)
+static void add_arrays(const float *restrict from, float *restrict to, size_t count, enum bench_walk walk)
 {
-    const float *restrict from = at->probabilities;
-    float *restrict to = at->work;
-    for (size_t i = 0; i < self->layout.floats; i++)
+    (void)walk;
+    for (size_t i = 0; i < count; i++)
         to[i] = to[i] * 0.999f + from[i];
 }
+
+static const struct bench_floor floor_of_probabilities = {"add", "c", 12, true, BENCH_IN_ORDER, add_arrays};
 
 /* A floor's array, cut into a part for each thread. */
 struct parts {
@@ -162,7 +163,7 @@ static void run_part(void *argument, size_t index)
 static void run_floor(const struct bench_case *self, const struct bench_data *at)
 {
     struct parts parts = {.floor = self->floor,
-                          .from = at->logits,
+                          .from = self->option ? at->probabilities : at->logits,
                           .to = self->access == BENCH_IN_PLACE ? at->work : at->grad,
                           .blocks = self->layout.floats / BENCH_BLOCK,
                           .count = self->threads};
@@ -304,7 +305,6 @@ static void add_order(struct bench_case c, const char *name, const struct bench_
 
 static void add_options(struct bench_case c, const char *name, const struct bench_selection *selection)
 {
-    c.access = BENCH_IN_PLACE;
     for (size_t o = 0; o < sizeof options / sizeof *options; o++)
         for (size_t i = 0; i < selection->isa_count; i++) {
             c.option = &options[o];
@@ -314,10 +314,8 @@ static void add_options(struct bench_case c, const char *name, const struct benc
             const struct bench_mode mode = {options[o].name, bytes, BENCH_IN_PLACE, 0, run_option};
             add_call(c, name, &mode, selection->isas[i], selection->last_level_cache);
         }
-    c.run = run_add;
-    set_counts(&c, selection->last_level_cache);
-    c.bytes = c.logits * 12;
-    add(c, name, "floor-add", "c");
+    c.option = &options[0]; /* has probabilities */
+    add_floor(c, name, &floor_of_probabilities, selection->last_level_cache);
 }
 
 static size_t pool_bytes(struct bench_shape shape, const struct bench_selection *selection)
