@@ -2,6 +2,8 @@
 import math
 import statistics
 
+import benchlib  # from tools
+
 MODES = ("forward", "in-place", "out-of-place")
 MODE_TITLES = {"forward": "Forward: the loss", "in-place": "Loss and gradient, over the logits",
                "out-of-place": "Loss and gradient, to another array"}
@@ -29,24 +31,8 @@ def factor(value):
     return f"{value:.{2 if value < 2 else 1 if value < 10 else 0}f}"
 
 
-def aligned(column):
-    """The cells of a column as texts, the parts of its tuples each in its own place."""
-    widths = [max(map(len, parts)) for parts in zip(*(cell for cell in column if isinstance(cell, tuple)))]
-    return [cell if isinstance(cell, str) else "  ".join(part.rjust(width) for part, width in zip(cell, widths))
-            for cell in column]
-
-
 def print_table(title, head, rows, markdown):
-    columns = [[name, *aligned(column)] for name, column in zip(head, zip(*rows))]
-    columns[0] = [cell if i == 0 or cell != columns[0][i - 1] else "" for i, cell in enumerate(columns[0])]
-    widths = [max(map(len, column)) for column in columns]
-    for column, width in zip(columns, widths):
-        column.insert(1, "-" * width)
-    print(f"### {title}\n" if markdown else title)
-    for cells in zip(*columns):
-        text = (" | " if markdown else "   ").join(cell.ljust(width) for cell, width in zip(cells, widths))
-        print(f"| {text} |" if markdown else text.rstrip())
-    print()
+    benchlib.print_table(f"### {title}" if markdown else title, head, rows, markdown)
 
 
 class Results:
