@@ -49,7 +49,6 @@ struct batch {
     /* Their distributions, with the names of struct distribution. */
     double own[BATCH], scale[BATCH], even[BATCH], w_y[BATCH], D[BATCH];
     double pivot[BATCH], rest[BATCH], moved[BATCH]; /* of DISTRIBUTION; 0 for others */
-    double W;
     const float *q[BATCH]; /* probabilities of all classes, or NULL */
 
     /* struct summed */
@@ -64,6 +63,7 @@ struct batch {
 
     bool bounded[BATCH];                  /* multiplier_is_bounded */
     bool finite[BATCH], in_window[BATCH]; /* struct summed */
+    double W;                             /* of their distributions, the same for all */
     size_t count, classes;
 } __attribute__((aligned(64)));
 

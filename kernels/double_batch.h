@@ -31,7 +31,6 @@ struct double_batch {
     /* struct double_target, unless all labels are whole */
     struct double_pairs own, total;
     double rest[DOUBLE_ROWS], apart[DOUBLE_ROWS], even[DOUBLE_ROWS], w_y[DOUBLE_ROWS], spread[DOUBLE_ROWS];
-    double W;
 
     /* What every entry of a row's gradient is multiplied by: dloss / divisor, as a pair and an exponent or, where it is
        not finite, as IEEE arithmetic has it. */
@@ -50,10 +49,11 @@ struct double_batch {
     double any[DOUBLE_ROWS];
     double own_gradient[DOUBLE_ROWS];
 
-    bool is_finite[DOUBLE_ROWS]; /* m */
-    size_t row[DOUBLE_ROWS];     /* their numbers */
+    size_t row[DOUBLE_ROWS]; /* their numbers */
     const double *x[DOUBLE_ROWS];
     double *out[DOUBLE_ROWS];
+    bool is_finite[DOUBLE_ROWS]; /* m */
+    double W; /* of their targets, the same for all */
     size_t count;
 } __attribute__((aligned(64)));
 
