@@ -63,7 +63,7 @@ static NOINLINE bool sum_planes_even(struct planes *p, const struct xent_job *jo
     struct batch *b = &p->b;
     if (!job->class_weights)
         return sum_block(b, at, place, p->y, planes_ahead(p), c, b->D, framed);
-    const bool in_window = sum_block(b, at, place, p->y, planes_ahead(p), c, NULL, framed);
+    const bool in_window = sum_planes(p, job, at, c, framed);
     columns_dot(place, b->classes, job->class_weights, b->D + at);
     return in_window;
 }
