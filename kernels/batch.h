@@ -111,8 +111,9 @@ static ALWAYS_INLINE void put_distribution(struct batch *b, size_t i, const stru
 }
 
 /* From sums to results, for so many rows. */
-static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target target, double grad_scale)
+static ALWAYS_INLINE void finish_rows(struct batch *b, const struct xent_job *job, int count, enum target target)
 {
+    const double grad_scale = target == NO_TARGET ? 1 : job->grad_scale; /* where rows have no scale of their own */
     double e[BATCH], z[BATCH], inverse[BATCH], v[BATCH];
     for (int i = 0; i < count; ++i) {
         z[i] = target == NO_TARGET ? 0 : (double)b->x_y[i] - (double)b->ref[i];
@@ -164,7 +165,7 @@ static ALWAYS_INLINE void finish_rows(struct batch *b, int count, enum target ta
 
 /* By constant numbers of rows: loops of known length become straight vector code. Rows that only fill up a vector get
    something harmless. */
-static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, double grad_scale)
+static ALWAYS_INLINE void finish_batch_of(struct batch *b, const struct xent_job *job, enum target target)
 {
     const size_t count = b->count == 1           ? 1
                          : b->count <= BATCH / 4 ? BATCH / 4
@@ -181,52 +182,52 @@ static ALWAYS_INLINE void finish_batch_of(struct batch *b, enum target target, d
         b->y[i] = 0;
     }
     if (count == 1)
-        finish_rows(b, 1, target, grad_scale);
+        finish_rows(b, job, 1, target);
     else if (count == BATCH / 4)
-        finish_rows(b, BATCH / 4, target, grad_scale);
+        finish_rows(b, job, BATCH / 4, target);
     else if (count == BATCH / 2)
-        finish_rows(b, BATCH / 2, target, grad_scale);
+        finish_rows(b, job, BATCH / 2, target);
     else
-        finish_rows(b, BATCH, target, grad_scale);
+        finish_rows(b, job, BATCH, target);
 }
 
-static NOINLINE void finish_batch_none(struct batch *b, double grad_scale)
+static NOINLINE void finish_batch_none(struct batch *b, const struct xent_job *job)
 {
-    finish_batch_of(b, NO_TARGET, grad_scale);
+    finish_batch_of(b, job, NO_TARGET);
 }
 
-static NOINLINE void finish_batch_plain(struct batch *b, double grad_scale)
+static NOINLINE void finish_batch_plain(struct batch *b, const struct xent_job *job)
 {
-    finish_batch_of(b, PLAIN_TARGET, grad_scale);
+    finish_batch_of(b, job, PLAIN_TARGET);
 }
 
-static NOINLINE void finish_batch_single(struct batch *b, double grad_scale)
+static NOINLINE void finish_batch_single(struct batch *b, const struct xent_job *job)
 {
-    finish_batch_of(b, SINGLE_TARGET, grad_scale);
+    finish_batch_of(b, job, SINGLE_TARGET);
 }
 
-static NOINLINE void finish_batch_smoothed(struct batch *b, double grad_scale)
+static NOINLINE void finish_batch_smoothed(struct batch *b, const struct xent_job *job)
 {
-    finish_batch_of(b, SMOOTHED_TARGET, grad_scale);
+    finish_batch_of(b, job, SMOOTHED_TARGET);
 }
 
-static NOINLINE void finish_batch_distribution(struct batch *b, double grad_scale)
+static NOINLINE void finish_batch_distribution(struct batch *b, const struct xent_job *job)
 {
-    finish_batch_of(b, DISTRIBUTION, grad_scale);
+    finish_batch_of(b, job, DISTRIBUTION);
 }
 
-static ALWAYS_INLINE void finish_batch(struct batch *b, enum target target, double grad_scale)
+static ALWAYS_INLINE void finish_batch(struct batch *b, const struct xent_job *job, enum target target)
 {
     if (target == NO_TARGET)
-        finish_batch_none(b, grad_scale);
+        finish_batch_none(b, job);
     else if (target == PLAIN_TARGET)
-        finish_batch_plain(b, grad_scale);
+        finish_batch_plain(b, job);
     else if (target == SINGLE_TARGET)
-        finish_batch_single(b, grad_scale);
+        finish_batch_single(b, job);
     else if (target == SMOOTHED_TARGET)
-        finish_batch_smoothed(b, grad_scale);
+        finish_batch_smoothed(b, job);
     else
-        finish_batch_distribution(b, grad_scale);
+        finish_batch_distribution(b, job);
 }
 
 /* Whether the first count rows are, as they mostly are: so that it need not be asked of each. */

@@ -117,7 +117,7 @@ static void log_softmax(const struct xent_job *job, size_t first, size_t last)
             columns_argmax(columns_of_rows(b.x + k, NULL), b.classes, b.y + k);
         for (size_t k = columns; k < b.count; ++k)
             b.y[k] = (int64_t)row_argmax(b.x[k], b.classes);
-        run_filled(&b, &sums, columns_limit(&sums), PLAIN_TARGET, 1, &framed, NULL);
+        run_filled(&b, &sums, columns_limit(&sums), PLAIN_TARGET, &framed, NULL);
         for (size_t k = 0; k < columns; k += VW)
             columns_log_probabilities(&b, (int)k, out + k);
         for (size_t k = columns; k < b.count; ++k)

@@ -270,8 +270,7 @@ static void scale_long_strip(struct long_strip *s, const struct xent_job *job, b
     }
 }
 
-static ALWAYS_INLINE bool run_long_strip(const struct xent_job *job, size_t first, size_t count, enum target target,
-                                         double grad_scale)
+static ALWAYS_INLINE bool run_long_strip(const struct xent_job *job, size_t first, size_t count, enum target target)
 {
     struct long_strip s;
     size_t batches = 0;
@@ -288,7 +287,7 @@ static ALWAYS_INLINE bool run_long_strip(const struct xent_job *job, size_t firs
     }
     sum_long_strip(&s, job, whole);
     for (size_t i = 0; i < batches; ++i)
-        finish_planes(&s.p[i], job, target, grad_scale);
+        finish_planes(&s.p[i], job, target);
     if (job->out)
         scale_long_strip(&s, job, whole);
     return true;
@@ -296,12 +295,12 @@ static ALWAYS_INLINE bool run_long_strip(const struct xent_job *job, size_t firs
 
 static NOINLINE bool run_long_strip_plain(const struct xent_job *job, size_t first, size_t count)
 {
-    return run_long_strip(job, first, count, PLAIN_TARGET, job->grad_scale);
+    return run_long_strip(job, first, count, PLAIN_TARGET);
 }
 
 static NOINLINE bool run_long_strip_single(const struct xent_job *job, size_t first, size_t count)
 {
-    return run_long_strip(job, first, count, SINGLE_TARGET, 0);
+    return run_long_strip(job, first, count, SINGLE_TARGET);
 }
 
 #endif

@@ -227,14 +227,13 @@ static void ignore_planes(const struct planes *p, const struct xent_job *job)
 }
 
 /* From sums to results, and what of them is no gradient. Returns false for rows that are all ignored, and done with. */
-static ALWAYS_INLINE bool finish_planes(struct planes *p, const struct xent_job *job, enum target target,
-                                        double grad_scale)
+static ALWAYS_INLINE bool finish_planes(struct planes *p, const struct xent_job *job, enum target target)
 {
     if (p->kept == 0) {
         ignore_planes(p, job);
         return false;
     }
-    finish_rows(&p->b, BATCH, target, grad_scale);
+    finish_rows(&p->b, job, BATCH, target);
     if (p->kept < BATCH)
         drop_ignored(p);
     store_losses(&p->b, job);

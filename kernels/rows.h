@@ -272,7 +272,7 @@ static ALWAYS_INLINE void scale_one(const struct batch *b, size_t i, bool stream
 }
 
 /* Every row by itself, beside what is left of the batch before it. behind NULL: nothing is left for later. */
-static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, enum target target, double grad_scale,
+static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job, enum target target,
                                     struct behind *behind)
 {
     for (size_t i = 0; i < b->count; ++i) {
@@ -288,7 +288,7 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
     }
     if (behind)
         end_behind(behind, b->count);
-    finish_batch(b, target, grad_scale);
+    finish_batch(b, job, target);
     store_losses(b, job);
     if (!b->out[0])
         return;
@@ -314,14 +314,13 @@ static ALWAYS_INLINE void run_batch(struct batch *b, const struct xent_job *job,
 }
 
 /* A function of its own, so that short rows, which are taken otherwise, have the registers to themselves. */
-static NOINLINE void run_batch_plain(struct batch *b, const struct xent_job *job, double grad_scale,
-                                     struct behind *behind)
+static NOINLINE void run_batch_plain(struct batch *b, const struct xent_job *job, struct behind *behind)
 {
-    run_batch(b, job, PLAIN_TARGET, grad_scale, behind);
+    run_batch(b, job, PLAIN_TARGET, behind);
 }
 
 static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *job, size_t most_columns,
-                                        enum target target, double grad_scale, int *framed, struct behind *behind)
+                                        enum target target, int *framed, struct behind *behind)
 {
     const bool probabilities = target == DISTRIBUTION && !xent_job_has_labels(job);
     const size_t most = probabilities && COLUMNS_PROBABILITIES < most_columns ? COLUMNS_PROBABILITIES : most_columns;
@@ -332,23 +331,23 @@ static ALWAYS_INLINE void run_filled_of(struct batch *b, const struct xent_job *
     if (short_rows && probabilities && run_columns_probabilities(b, job, framed))
         return;
     if (short_rows && !probabilities)
-        run_columns(b, job, target, grad_scale, framed);
+        run_columns(b, job, target, framed);
     else if (target == PLAIN_TARGET)
-        run_batch_plain(b, job, grad_scale, behind);
+        run_batch_plain(b, job, behind);
     else
-        run_batch(b, job, target, grad_scale, behind);
+        run_batch(b, job, target, behind);
 }
 
 /* An only label is an easy kind of distribution. */
 static ALWAYS_INLINE void run_filled(struct batch *b, const struct xent_job *job, size_t most_columns,
-                                     enum target target, double grad_scale, int *framed, struct behind *behind)
+                                     enum target target, int *framed, struct behind *behind)
 {
     if (target != DISTRIBUTION || !xent_job_has_plain_labels(job) || !find_shares(b, job, NULL))
-        run_filled_of(b, job, most_columns, target, grad_scale, framed, behind);
+        run_filled_of(b, job, most_columns, target, framed, behind);
     else if (job->smoothing == 0)
-        run_filled_of(b, job, most_columns, SINGLE_TARGET, grad_scale, framed, behind);
+        run_filled_of(b, job, most_columns, SINGLE_TARGET, framed, behind);
     else
-        run_filled_of(b, job, most_columns, SMOOTHED_TARGET, grad_scale, framed, behind);
+        run_filled_of(b, job, most_columns, SMOOTHED_TARGET, framed, behind);
 }
 
 /* Whether a batch's rows follow each other without gaps in the gradient, if a job's do. */
@@ -358,22 +357,20 @@ static ALWAYS_INLINE bool leaves_none_out(const struct batch *b)
 }
 
 /* The gradients of a batch in whole lines, once all are there: a target's must not be put into a line that has gone. */
-static NOINLINE void run_staged(struct batch *b, const struct xent_job *job, enum target target, double grad_scale,
-                                int *framed)
+static NOINLINE void run_staged(struct batch *b, const struct xent_job *job, enum target target, int *framed)
 {
     float stage[16 * COLUMNS_MAX] __attribute__((aligned(64)));
     float *out = b->out[0];
     fetch_part_lines(out, b->count * b->classes);
     for (size_t i = 0; i < b->count; ++i)
         b->out[i] = stage + i * b->classes;
-    run_filled(b, job, columns_limit(job), target, grad_scale, framed, NULL);
+    run_filled(b, job, columns_limit(job), target, framed, NULL);
     copy_stream(out, b->count * b->classes, stage);
 }
 
 /* A batch is filled before the one before it is run: numbers that are stored one by one and read as vectors are costly
    while the stores are on their way. */
-static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, enum target target,
-                                   double grad_scale)
+static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, size_t last, enum target target)
 {
     const size_t limit = batch_limit(job);
     const bool staged = is_staged(job);
@@ -386,9 +383,9 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
         struct batch *b = &batches[turn];
         next = fill_batch(&batches[1 - turn], job, next, last, limit, target);
         if (staged && has_columns(b) && leaves_none_out(b))
-            run_staged(b, job, target, grad_scale, &framed);
+            run_staged(b, job, target, &framed);
         else
-            run_filled(b, job, columns_limit(job), target, grad_scale, &framed, &behind);
+            run_filled(b, job, columns_limit(job), target, &framed, &behind);
     }
     end_behind(&behind, 0);
     if (job->memory.stream)
@@ -402,12 +399,12 @@ static void cross_entropy_strided(const struct xent_job *job, size_t first, size
 /* Functions of their own, so that neither has the other's batches on its stack. */
 static NOINLINE void run_plain_rows(const struct xent_job *job, size_t first, size_t last)
 {
-    run_rows(job, first, last, PLAIN_TARGET, job->grad_scale);
+    run_rows(job, first, last, PLAIN_TARGET);
 }
 
 static NOINLINE void run_rows_of_distributions(const struct xent_job *job, size_t first, size_t last)
 {
-    run_rows(job, first, last, DISTRIBUTION, job->grad_scale);
+    run_rows(job, first, last, DISTRIBUTION);
 }
 
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
@@ -422,7 +419,7 @@ static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 
 static void softmax(const struct xent_job *job, size_t first, size_t last)
 {
-    run_rows(job, first, last, NO_TARGET, 1);
+    run_rows(job, first, last, NO_TARGET);
 }
 
 #endif

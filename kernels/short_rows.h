@@ -184,8 +184,7 @@ static ALWAYS_INLINE void take_probabilities(struct column_taking *take, const s
 /* Rows of few classes by columns, a constant number of them. Everything is read before anything is written. shares
    NULL: no probabilities. */
 static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job *job, enum target target, int rows,
-                                         double grad_scale, struct column_shares *shares, int *framed,
-                                         struct column_room *room)
+                                         struct column_shares *shares, int *framed, struct column_room *room)
 {
     const int blocks = rows / VW;
     struct columns columns[BATCH / VW];
@@ -214,7 +213,7 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
     }
     for (int k = 0; smooth && job->class_weights && k < blocks; ++k)
         columns_dot(columns_of_rows(b->x + k * VW, b->out + k * VW), b->classes, job->class_weights, b->D + k * VW);
-    finish_rows(b, rows, target, grad_scale);
+    finish_rows(b, job, rows, target);
     store_losses(b, job);
     if (!b->out[0])
         return;
@@ -245,45 +244,44 @@ static ALWAYS_INLINE void run_columns_of(struct batch *b, const struct xent_job 
 
 /* By code that knows how many. */
 static ALWAYS_INLINE void run_some_columns(struct batch *b, const struct xent_job *job, enum target target,
-                                           double grad_scale, struct column_shares *shares, int *framed)
+                                           struct column_shares *shares, int *framed)
 {
     struct column_room room;
     if (columns_rows(b) == BATCH / 2)
-        run_columns_of(b, job, target, BATCH / 2, grad_scale, shares, framed, &room);
+        run_columns_of(b, job, target, BATCH / 2, shares, framed, &room);
     else
-        run_columns_of(b, job, target, BATCH, grad_scale, shares, framed, &room);
+        run_columns_of(b, job, target, BATCH, shares, framed, &room);
 }
 
 /* A function for each kind of target, so that none pays for another: a fifth of the time of 10 classes with AVX2. */
-static NOINLINE void run_columns_none(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+static NOINLINE void run_columns_none(struct batch *b, const struct xent_job *job, int *framed)
 {
     fill_up(b, NO_TARGET);
-    run_some_columns(b, job, NO_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, NO_TARGET, NULL, framed);
 }
 
-static NOINLINE void run_columns_plain(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+static NOINLINE void run_columns_plain(struct batch *b, const struct xent_job *job, int *framed)
 {
     fill_up(b, PLAIN_TARGET);
-    run_some_columns(b, job, PLAIN_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, PLAIN_TARGET, NULL, framed);
 }
 
-static NOINLINE void run_columns_single(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+static NOINLINE void run_columns_single(struct batch *b, const struct xent_job *job, int *framed)
 {
     fill_up(b, SINGLE_TARGET);
-    run_some_columns(b, job, SINGLE_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, SINGLE_TARGET, NULL, framed);
 }
 
-static NOINLINE void run_columns_smoothed(struct batch *b, const struct xent_job *job, double grad_scale, int *framed)
+static NOINLINE void run_columns_smoothed(struct batch *b, const struct xent_job *job, int *framed)
 {
     fill_up(b, SMOOTHED_TARGET);
-    run_some_columns(b, job, SMOOTHED_TARGET, grad_scale, NULL, framed);
+    run_some_columns(b, job, SMOOTHED_TARGET, NULL, framed);
 }
 
-static NOINLINE void run_columns_distribution(struct batch *b, const struct xent_job *job, double grad_scale,
-                                              int *framed)
+static NOINLINE void run_columns_distribution(struct batch *b, const struct xent_job *job, int *framed)
 {
     fill_up(b, DISTRIBUTION);
-    run_some_columns(b, job, DISTRIBUTION, grad_scale, NULL, framed);
+    run_some_columns(b, job, DISTRIBUTION, NULL, framed);
 }
 
 /* What probabilities take off a block of rows from at on. Returns whether it is of a usual kind. */
@@ -368,23 +366,22 @@ static NOINLINE bool run_columns_probabilities(struct batch *b, const struct xen
     }
     for (int k = 0; job->class_weights && k < blocks; ++k)
         columns_take_general(&shares[k], b->classes, job->class_weights);
-    run_some_columns(b, job, DISTRIBUTION, 0, shares, framed);
+    run_some_columns(b, job, DISTRIBUTION, shares, framed);
     return true;
 }
 
-static ALWAYS_INLINE void run_columns(struct batch *b, const struct xent_job *job, enum target target,
-                                      double grad_scale, int *framed)
+static ALWAYS_INLINE void run_columns(struct batch *b, const struct xent_job *job, enum target target, int *framed)
 {
     if (target == NO_TARGET)
-        run_columns_none(b, job, grad_scale, framed);
+        run_columns_none(b, job, framed);
     else if (target == PLAIN_TARGET)
-        run_columns_plain(b, job, grad_scale, framed);
+        run_columns_plain(b, job, framed);
     else if (target == SINGLE_TARGET)
-        run_columns_single(b, job, grad_scale, framed);
+        run_columns_single(b, job, framed);
     else if (target == SMOOTHED_TARGET)
-        run_columns_smoothed(b, job, grad_scale, framed);
+        run_columns_smoothed(b, job, framed);
     else
-        run_columns_distribution(b, job, grad_scale, framed);
+        run_columns_distribution(b, job, framed);
 }
 
 #endif

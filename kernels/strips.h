@@ -225,12 +225,11 @@ static ALWAYS_INLINE void sum_batches(struct strip *s, const struct xent_job *jo
 }
 
 /* All but gradients, which it prepares. */
-static ALWAYS_INLINE void finish_strip(struct strip *s, const struct xent_job *job, enum target target,
-                                       double grad_scale)
+static ALWAYS_INLINE void finish_strip(struct strip *s, const struct xent_job *job, enum target target)
 {
     for (size_t i = 0; i < s->batches; ++i) {
         struct planes *p = &s->p[i];
-        if (!finish_planes(p, job, target, grad_scale))
+        if (!finish_planes(p, job, target))
             continue;
         for (int n = 0; is_smoothed(job, target) && n < BATCH; ++n)
             p->B[n] = f64_to_f32(p->b.scale[n] * p->b.even[n]);
@@ -272,7 +271,7 @@ static ALWAYS_INLINE void store_gradients(struct strip *s, const struct xent_job
 }
 
 static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, size_t count, enum target target,
-                                    double grad_scale, struct soft_strip *soft, int *framed)
+                                    struct soft_strip *soft, int *framed)
 {
     struct strip s;
     if (!fill_strip(&s, job, first, count, target, soft))
@@ -292,7 +291,7 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
         sum_full_strip(&s, job, framed);
     else
         sum_batches(&s, job, smooth, framed);
-    finish_strip(&s, job, target, grad_scale);
+    finish_strip(&s, job, target);
     if (job->out)
         store_gradients(&s, job, target, full);
     return true;
@@ -300,17 +299,17 @@ static ALWAYS_INLINE bool run_strip(const struct xent_job *job, size_t first, si
 
 static NOINLINE bool run_strip_plain(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
-    return run_strip(job, first, count, PLAIN_TARGET, job->grad_scale, NULL, framed);
+    return run_strip(job, first, count, PLAIN_TARGET, NULL, framed);
 }
 
 static NOINLINE bool run_strip_single(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
-    return run_strip(job, first, count, SINGLE_TARGET, 0, NULL, framed);
+    return run_strip(job, first, count, SINGLE_TARGET, NULL, framed);
 }
 
 static NOINLINE bool run_strip_smoothed(const struct xent_job *job, size_t first, size_t count, int *framed)
 {
-    return run_strip(job, first, count, SMOOTHED_TARGET, 0, NULL, framed);
+    return run_strip(job, first, count, SMOOTHED_TARGET, NULL, framed);
 }
 
 static NOINLINE bool run_strip_soft(const struct xent_job *job, size_t first, size_t count, int *framed)
@@ -318,7 +317,7 @@ static NOINLINE bool run_strip_soft(const struct xent_job *job, size_t first, si
     struct soft_strip soft;
     for (size_t i = 0; i < STRIP * BLOCKS; ++i)
         soft.shares[i / BLOCKS][i % BLOCKS].q = (float(*)[VW])soft.q + columns_at(job->classes, i);
-    return run_strip(job, first, count, DISTRIBUTION, 0, &soft, framed);
+    return run_strip(job, first, count, DISTRIBUTION, &soft, framed);
 }
 
 /* So many rows from one on make a strip: as many as it has room for, or fewer after which gradients begin a line. So

@@ -145,9 +145,9 @@ static void run_tile(const struct xent_job *job, size_t first, size_t count, flo
     }
     const size_t most_columns = job->out ? columns_limit_in_place(job) : COLUMNS_MAX;
     if (b.count > 0 && target == PLAIN_TARGET)
-        run_filled(&b, job, most_columns, PLAIN_TARGET, job->grad_scale, framed, NULL);
+        run_filled(&b, job, most_columns, PLAIN_TARGET, framed, NULL);
     else if (b.count > 0)
-        run_filled(&b, job, most_columns, DISTRIBUTION, job->grad_scale, framed, NULL);
+        run_filled(&b, job, most_columns, DISTRIBUTION, framed, NULL);
     for (size_t i = 0, line; job->out && i < count; i += line) {
         line = line_left(job, first + i, count - i);
         leave_line(job, first + i, line, tile + i * pitch, pitch);
