@@ -91,8 +91,6 @@ static unsigned rows_per_group_shift(size_t rows, const xent_executor *executor)
 double xent_run_cross_entropy(const struct xent_kernel *kernel, struct xent_job *job, size_t rows,
                               const struct workers *workers)
 {
-    if (rows == 0)
-        return 0;
     double sums[GROUPS], rests[GROUPS];
     job->sums = sums;
     job->sums_rest = rests;

@@ -361,7 +361,6 @@ static bool find_labels(struct batch *b, const struct xent_job *job)
         struct distribution t;
         distribution_of_labels(&t, job, b->row[i]);
         put_distribution(b, i, &t);
-        b->x_y[i] = -INFINITY; /* or what is read with the row */
         usual = usual && is_usual(b, i, job);
     }
     return usual;

@@ -143,7 +143,7 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
         pass.beside = WEIGHTED_ALONG ? NULL : w;
     }
     if (q) {
-        dot_start(&dot, w, q, y, target == DISTRIBUTION ? b->pivot[i] : 0);
+        dot_start(&dot, w, q, b->pivot[i]);
         pass.dot = &dot;
         pass.beside = q;
     }
@@ -157,8 +157,6 @@ static ALWAYS_INLINE void sum_one(struct batch *b, size_t i, const struct xent_j
     b->cut[i] = row.frame.cut;
     b->finite[i] = row.finite;
     b->in_window[i] = row.in_window;
-    if (target == NO_TARGET)
-        b->x_y[i] = 0;
     if (known && y >= row.kept)
         b->x_y[i] = b->x[i][y];
     if (target == SMOOTHED_TARGET || target == DISTRIBUTION)

@@ -62,12 +62,12 @@ struct dot {
     struct lanes Q, P; /* of q_j w_j, and of q_j w_j (x_j - pivot) */
 };
 
-static void dot_start(struct dot *dot, const float *w, const float *q, size_t y, double pivot)
+static void dot_start(struct dot *dot, const float *w, const float *q, double pivot)
 {
     static const struct lanes none;
     dot->w = w;
     dot->q = q;
-    dot->y = y;
+    dot->y = NO_CLASS;
     dot->pivot = pivot;
     dot->Q = dot->P = none;
 }
