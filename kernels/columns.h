@@ -391,21 +391,26 @@ static NOINLINE void columns_exp_wide(struct column_place at, size_t classes, co
     }
 }
 
+/* The sums of rows from their lanes, of which so many have a class. */
+static ALWAYS_INLINE void fold_column_lanes(double (*lane)[VW], size_t lanes, double *result)
+{
+    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
+        for (size_t l = 0; l < half && l + half < lanes; ++l) {
+            const vw sum = vw_plus(vw_load(lane[l]), vw_load(lane[l + half]));
+            vw_store(lane[l], &sum);
+        }
+    memcpy(result, lane[0], sizeof lane[0]);
+}
+
 static void columns_sum_wide(const struct columns *c, size_t classes, double *others)
 {
     double lane[XENT_LANES][VW];
-    for (size_t j = 0; j < classes; ++j) {
-        const double start = j < XENT_LANES ? 0 : 1;
+    for (size_t j = 0; j < classes; ++j)
         for (int i = 0; i < VW; ++i) {
             const double e = (double)c->f[j][i] * f64_pow2(c->n[j][i]);
-            lane[j % XENT_LANES][i] = start > 0 ? lane[j % XENT_LANES][i] + e : e;
+            lane[j % XENT_LANES][i] = (j < XENT_LANES ? 0 : lane[j % XENT_LANES][i]) + e;
         }
-    }
-    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half && l + half < classes; ++l)
-            for (int i = 0; i < VW; ++i)
-                lane[l][i] += lane[l + half][i];
-    memcpy(others, lane[0], sizeof lane[0]);
+    fold_column_lanes(lane, classes, others);
 }
 
 static NOINLINE void columns_scale_wide(const struct columns *c, size_t classes, const int32_t *y,

@@ -165,16 +165,6 @@ static ALWAYS_INLINE void add_column_shares_general(struct column_place x, size_
     }
 }
 
-static ALWAYS_INLINE void fold_column_lanes(double (*lane)[VW], size_t lanes, double *result)
-{
-    for (size_t half = XENT_LANES / 2; half > 0; half /= 2)
-        for (size_t l = 0; l < half && l + half < lanes; ++l) {
-            const vw sum = vw_plus(vw_load(lane[l]), vw_load(lane[l + half]));
-            vw_store(lane[l], &sum);
-        }
-    memcpy(result, lane[0], sizeof lane[0]);
-}
-
 static ALWAYS_INLINE void columns_shares(const struct shares_place *x, const struct shares_place *q, size_t classes,
                                          const float *w, const double *pivot, struct column_shares *s)
 {
