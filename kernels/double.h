@@ -4,8 +4,9 @@
  * As in bce.h the bits are those of + - * / on doubles in the order of this text, in loops over blocks that a compiler
  * turns into vector instructions. What must be better than a double is a pair of doubles (kernels/pair.h).
  *
- * With m the largest logit, z_j = x_j - m (a pair), e_j = 2^960 exp(z_j), y the class of kernels/target.h and s' the
- * sum of the others' e_j, so that s = s' + e_y, for a distribution t_j = n_j + even w_j:
+ * With m the largest logit, z_j = x_j - m (a pair), e_j = 2^960 exp(z_j), y the class of kernels/target.h, but for
+ * probabilities the first of the largest q_j w_j, and s' the sum of the others' e_j, so that s = s' + e_y, for a
+ * distribution t_j = n_j + even w_j:
  *
  *     log s  = log1p(s'/e_y) where s' < 0.4142 e_y (then z_y = 0), log(s) elsewhere, both without the 2^960
  *     loss   = n_y (log s - z_y) + sum_j!=y n_j (log s + (m - x_j)) + even (W log s + sum_j w_j (m - x_j))

@@ -1,6 +1,6 @@
 /*
- * Double-precision exp and log, built from + - * / alone, for binary cross entropy and doubles; row.h has shorter
- * series.
+ * Double-precision exp and log, built from + - * / alone, for binary cross entropy. A row of floats has shorter series
+ * (row.h); of doubles, parts of the logarithm (pair.h).
  *
  * Bits are the contract, and the libm of two systems differs in the last of them; these do not. Relative errors are
  * below 2^-50, which is nothing beside the 2^-24 that their results are rounded to. There are no branches and no

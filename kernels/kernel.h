@@ -64,7 +64,7 @@ struct xent_job {
     void *lse; /* [rows] or NULL */
     struct xent_memory memory;
 
-    /* For cross_entropy only, from here on. Plain labels without gaps are in one of the next four, too. */
+    /* For cross_entropy only, from here on. Plain labels without gaps are targets8 to targets64, too. */
     xent_targets target_type;
     const uint8_t *targets8;
     const uint16_t *targets16;

@@ -7,14 +7,14 @@
 
 enum { LOGS_BY_COLUMNS = 2 * VW }; /* up to so many classes VW rows at a time */
 
-/* Whether a vector has a logit of max, the largest of its row (or a NaN). */
+/* Whether a vector has a logit of max, the largest of its row. A NaN is none. */
 static ALWAYS_INLINE bool has_largest(vf x, vf max)
 {
     const vf one = vset(1.0f), is_less = vkeep_above(one, max, x);
     return vany(visub(vbits(one), vbits(is_less)), -1);
 }
 
-/* The first class with the largest logit, leaving out any NaN; 0 if there is none. */
+/* The first class with the largest logit; of a row with a NaN, whose results do not depend on it, any class. */
 static size_t row_argmax(const float *x, size_t classes)
 {
     const float max = span_max(x, 0, classes);

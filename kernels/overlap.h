@@ -51,8 +51,8 @@ static ALWAYS_INLINE bool fetches_forward(size_t classes)
     return VW == 16 && classes >= 256 && classes <= 1024;
 }
 
-/* The first of four lines that are fetched together for a step with as many: the second to the fifth of 256 bytes, the
-   fastest of the four places: up to 16 % of a forward. Perhaps because a page's first line then comes alone, and the
+/* Where the four lines begin that are fetched together for a step of as many: at the second line of 256 aligned bytes,
+   the fastest of four places by up to 16 % of a forward. Perhaps because a page's first line then comes alone, and the
    CPU's own prefetchers are on their way when others are asked for. */
 static ALWAYS_INLINE const float *line_of_four(const float *x)
 {

@@ -10,8 +10,8 @@ enum {
     COLUMNS_IN_PLACE = 127,
     COLUMNS_APART = VW == 8 ? 127 : 63,
     COLUMNS_APART_SMOOTHED = VW == 8 ? COLUMNS_MAX : 100,
-    /* Fewer short rows than so many, and one more for as many classes, are faster one by one, as measured on Emerald
-       Rapids: columns take as long for a row as for as many as a vector has lanes. */
+    /* Fewer rows than COLUMNS_ROWS + classes / COLUMNS_CLASSES_A_ROW are faster one by one, as measured on Emerald
+       Rapids: columns take as long for one row as for a vector of them. */
     COLUMNS_ROWS = 3,
     COLUMNS_CLASSES_A_ROW = VW == 16 ? 12 : 20,
     STAGED_LEAST = VW == 8 ? 80 : 40,
@@ -31,13 +31,13 @@ static ALWAYS_INLINE size_t columns_in_place(const struct xent_job *job)
     return VW == 16 && is_early(job) ? COLUMNS_MAX : COLUMNS_IN_PLACE;
 }
 
-/* Up to so many classes columns are faster than rows: where the output is elsewhere, in no cache, and does not go past
-   them, stores to many rows wait for memory; but smoothing costs rows more. */
 static ALWAYS_INLINE size_t columns_limit_in_place(const struct xent_job *job)
 {
     return job->smoothing > 0 ? COLUMNS_MAX : columns_in_place(job);
 }
 
+/* Up to so many classes columns are faster than rows: where the output is elsewhere, in no cache, and does not go past
+   them, stores to many rows wait for memory; but smoothing costs rows more. */
 static ALWAYS_INLINE size_t columns_limit(const struct xent_job *job)
 {
     if (!job->out)

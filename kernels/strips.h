@@ -32,12 +32,13 @@ struct soft_strip {
     float q[STRIP * BATCH * SOFT_PLANES_MAX] __attribute__((aligned(64)));
 };
 
+/* Whether all rows of a batch are there, and kept. */
 static ALWAYS_INLINE bool is_whole(const struct planes *p)
 {
     return p->kept == BATCH;
 }
 
-/* The same with some of its rows ignored, but not all: their gradients come to 0. */
+/* Whether all are there, and some are kept: the gradients of the others come to 0. */
 static ALWAYS_INLINE bool is_full(const struct planes *p)
 {
     return p->kept > 0 && p->b.count == BATCH;
