@@ -392,7 +392,7 @@ static ALWAYS_INLINE void run_rows(const struct xent_job *job, size_t first, siz
 }
 
 /* In strided.h: rows whose classes are not neighbours. */
-static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last);
+static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last, enum target target);
 
 /* Functions of their own, so that neither has the other's batches on its stack. */
 static NOINLINE void run_plain_rows(const struct xent_job *job, size_t first, size_t last)
@@ -407,9 +407,10 @@ static NOINLINE void run_rows_of_distributions(const struct xent_job *job, size_
 
 static void cross_entropy(const struct xent_job *job, size_t first, size_t last)
 {
+    const bool plain = xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale);
     if (!xent_job_is_contiguous(job))
-        cross_entropy_strided(job, first, last);
-    else if (xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale))
+        cross_entropy_strided(job, first, last, plain ? PLAIN_TARGET : DISTRIBUTION);
+    else if (plain)
         run_plain_rows(job, first, last);
     else
         run_rows_of_distributions(job, first, last);

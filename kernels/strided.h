@@ -77,10 +77,8 @@ static void run_planes(const struct xent_job *job, size_t first, size_t last, en
         vstream_end();
 }
 
-static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last)
+static void cross_entropy_strided(const struct xent_job *job, size_t first, size_t last, enum target target)
 {
-    const bool plain = xent_job_is_plain(job) && multiplier_is_bounded(job->grad_scale);
-    const enum target target = plain ? PLAIN_TARGET : DISTRIBUTION;
     if (has_planes(job))
         run_planes(job, first, last, target);
     else
