@@ -39,7 +39,7 @@ static inline void control_set(uint64_t control)
     __asm__ volatile("msr fpcr, %0" : : "r"(control) : "memory");
 }
 
-#define CONTROL_BITS 0x1c09f00 /* FZ, RMode, traps of exceptions */
+#define CONTROL_BITS 0x1c09f07 /* FZ, RMode, traps of exceptions; FIZ, AH and NEP, which are 0 without FEAT_AFP */
 #define CONTROL_USUAL 0
 
 #else
