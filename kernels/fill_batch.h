@@ -25,7 +25,7 @@ static NOINLINE void prefetch_after_ignored(const struct xent_job *job, size_t r
     if (xent_job_ignores(job, row))
         return;
     const float *x = xent_job_logits(job, row);
-    for (size_t j = 0; j < 8 * 16 && j < job->classes; j += 16)
+    for (size_t j = 0; j < 8 * LINE && j < job->classes; j += LINE)
         prefetch(x + j);
     __asm__ volatile(""); /* or gcc takes a call of this for one without effect, and leaves it out */
 }

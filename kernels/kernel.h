@@ -257,10 +257,11 @@ static inline bool xent_job_ignores(const struct xent_job *job, size_t row)
     if (xent_job_has_plain_labels(job))
         return xent_job_target(job, row) == job->ignore_index;
     size_t left_out = 0;
-    while (xent_job_has_labels(job) && left_out < job->labels &&
-           xent_job_label(job, row, left_out) == job->ignore_index)
+    if (!xent_job_has_labels(job))
+        return false;
+    while (left_out < job->labels && xent_job_label(job, row, left_out) == job->ignore_index)
         ++left_out;
-    return xent_job_has_labels(job) && left_out == job->labels;
+    return left_out == job->labels;
 }
 
 /* The classes of a row's chunk: a power of two. */
