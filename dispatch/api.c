@@ -7,10 +7,6 @@
 #include "problem.h"
 #include "select.h"
 
-#include <math.h>
-#include <stdbool.h>
-#include <string.h>
-
 static xent_status read_options(const xent_options *given, xent_options *options)
 {
     static const xent_options defaults = XENT_OPTIONS_INIT;

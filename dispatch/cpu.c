@@ -4,7 +4,6 @@
 #include "kernels/kernel.h"
 
 #include <stdbool.h>
-#include <stddef.h>
 #include <string.h>
 
 enum {

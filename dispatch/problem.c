@@ -8,8 +8,6 @@
 #include "run.h"
 #include "select.h"
 
-#include <math.h>
-
 /* An array of a problem as the caller gave it: [outer][extent][inner]. */
 struct array {
     const void *data;

@@ -1,5 +1,4 @@
 /* The AVX-512 kernel: the operations of kernels/algorithm.h on 16 lanes, two registers to a group of 32 classes. */
-#include "kernels/constants.h"
 #include "kernels/kernel.h"
 
 #include <immintrin.h>

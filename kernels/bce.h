@@ -23,8 +23,6 @@
 #include "kernels/f64.h"
 #include "kernels/kernel.h"
 
-#include <math.h>
-
 enum { BCE_BLOCK = 64 }; /* elements: a multiple of XENT_LANES and a divisor of XENT_CHUNK */
 
 /* exp(-a) stays what it is here for any larger a: less than 2^-577, of which even the largest coefficient, 2^384, makes

@@ -1,5 +1,4 @@
 /* The NEON kernel: the operations of kernels/algorithm.h on 4 lanes, eight registers to a group of 32 classes. */
-#include "kernels/constants.h"
 #include "kernels/kernel.h"
 
 #include <arm_neon.h>
