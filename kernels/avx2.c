@@ -1,7 +1,7 @@
 /* The AVX2 kernel: the operations of kernels/algorithm.h on 8 lanes, four registers to a group of 32 classes. */
 #include "kernels/kernel.h"
+#include "kernels/x86.h"
 
-#include <immintrin.h>
 #include <stdbool.h>
 
 #if !defined(XENT_SIMDE) && !(defined(__AVX2__) && defined(__FMA__))
@@ -11,16 +11,6 @@
 enum { VW = 8 };
 typedef __m256 vf;
 typedef __m256i vi;
-
-static ALWAYS_INLINE void prefetch(const float *p)
-{
-    _mm_prefetch((const char *)p, _MM_HINT_T0);
-}
-
-static ALWAYS_INLINE void prefetch_l2(const float *p)
-{
-    _mm_prefetch((const char *)p, _MM_HINT_T1);
-}
 
 /* All bits of lane i set where i < count. */
 static ALWAYS_INLINE __m256i first_lanes(size_t count)
@@ -47,18 +37,6 @@ static ALWAYS_INLINE void vstore(float *p, vf v)
 static ALWAYS_INLINE void vstream(float *p, vf v)
 {
     _mm256_stream_ps(p, v);
-}
-
-static ALWAYS_INLINE void vstream_end(void)
-{
-    _mm_sfence();
-}
-
-static ALWAYS_INLINE void vend(void)
-{
-#ifndef XENT_SIMDE /* which has none */
-    _mm256_zeroupper();
-#endif
 }
 
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
@@ -316,20 +294,6 @@ static ALWAYS_INLINE void transpose4(vf v[4])
 static ALWAYS_INLINE __m128 load4(const float *p, size_t count)
 {
     return count == 4 ? _mm_loadu_ps(p) : _mm256_castps256_ps128(vload_first(p, count));
-}
-
-static ALWAYS_INLINE void store4(float *p, size_t count, __m128 v)
-{
-    if (count == 4) {
-        _mm_storeu_ps(p, v);
-        return;
-    }
-    if (count & 2) {
-        _mm_storel_pi((__m64 *)p, v);
-        v = _mm_movehl_ps(v, v);
-    }
-    if (count & 1)
-        _mm_store_ss(p + (count & 2), v);
 }
 
 /* Two classes of two rows. */

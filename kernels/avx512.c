@@ -1,7 +1,7 @@
 /* The AVX-512 kernel: the operations of kernels/algorithm.h on 16 lanes, two registers to a group of 32 classes. */
 #include "kernels/kernel.h"
+#include "kernels/x86.h"
 
-#include <immintrin.h>
 #include <stdbool.h>
 
 #if !defined(XENT_SIMDE) && !(defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) &&                \
@@ -12,16 +12,6 @@
 enum { VW = 16 };
 typedef __m512 vf;
 typedef __m512i vi;
-
-static ALWAYS_INLINE void prefetch(const float *p)
-{
-    _mm_prefetch((const char *)p, _MM_HINT_T0);
-}
-
-static ALWAYS_INLINE void prefetch_l2(const float *p)
-{
-    _mm_prefetch((const char *)p, _MM_HINT_T1);
-}
 
 static ALWAYS_INLINE __mmask16 first_lanes(size_t count)
 {
@@ -46,18 +36,6 @@ static ALWAYS_INLINE void vstore(float *p, vf v)
 static ALWAYS_INLINE void vstream(float *p, vf v)
 {
     _mm512_stream_ps(p, v);
-}
-
-static ALWAYS_INLINE void vstream_end(void)
-{
-    _mm_sfence();
-}
-
-static ALWAYS_INLINE void vend(void)
-{
-#ifndef XENT_SIMDE /* which has none */
-    _mm256_zeroupper();
-#endif
 }
 
 static ALWAYS_INLINE vf vload_first(const float *p, size_t count)
@@ -286,21 +264,6 @@ static ALWAYS_INLINE void vw_add(vw *d, vf f, vi n)
 static ALWAYS_INLINE __m128 load4(const float *p, size_t count)
 {
     return count == 4 ? _mm_loadu_ps(p) : _mm512_castps512_ps128(vload_first(p, count));
-}
-
-/* Not by a masked store: gcc joins it with the extraction before it, and that instruction touches all four. */
-static ALWAYS_INLINE void store4(float *p, size_t count, __m128 v)
-{
-    if (count == 4) {
-        _mm_storeu_ps(p, v);
-        return;
-    }
-    if (count & 2) {
-        _mm_storel_pi((__m64 *)p, v);
-        v = _mm_movehl_ps(v, v);
-    }
-    if (count & 1)
-        _mm_store_ss(p + (count & 2), v);
 }
 
 /* In each quarter of four registers, rows become columns and the other way round. */
