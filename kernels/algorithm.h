@@ -67,6 +67,8 @@
 
 #include <math.h>
 
+_Static_assert(SIZE_MAX == UINT64_MAX, "classes are kept as int64_t, NO_CLASS as -1");
+
 /* Whole vectors where there are left classes or more, the first lanes otherwise: masked stores are slow on AVX2. */
 static ALWAYS_INLINE vf load_left(const float *p, size_t left)
 {

@@ -66,6 +66,7 @@ struct batch {
     double W;                             /* of their distributions, the same for all */
     size_t count, classes;
 } __attribute__((aligned(64)));
+_Static_assert(offsetof(struct batch, bounded) % 64 == 0, "an array before it does not begin a cache line");
 
 /* Half a batch of rows is taken by columns, or all of it. */
 static ALWAYS_INLINE int columns_rows(const struct batch *b)

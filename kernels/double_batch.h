@@ -56,6 +56,7 @@ struct double_batch {
     double W; /* of their targets, the same for all */
     size_t count;
 } __attribute__((aligned(64)));
+_Static_assert(offsetof(struct double_batch, is_finite) % 64 == 0, "an array before it does not begin a cache line");
 
 static ALWAYS_INLINE struct power double_power(const struct double_batch *b, size_t i)
 {
