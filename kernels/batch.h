@@ -49,7 +49,7 @@ struct batch {
     /* Their distributions, with the names of struct distribution. */
     double own[BATCH], scale[BATCH], even[BATCH], w_y[BATCH], D[BATCH];
     double pivot[BATCH], rest[BATCH], moved[BATCH]; /* of DISTRIBUTION; 0 for others */
-    const float *q[BATCH]; /* probabilities of all classes, or NULL */
+    const float *q[BATCH];                          /* probabilities of all classes, or NULL */
 
     /* struct summed */
     double others[BATCH];

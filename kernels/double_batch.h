@@ -53,7 +53,7 @@ struct double_batch {
     const double *x[DOUBLE_ROWS];
     double *out[DOUBLE_ROWS];
     bool is_finite[DOUBLE_ROWS]; /* m */
-    double W; /* of their targets, the same for all */
+    double W;                    /* of their targets, the same for all */
     size_t count;
 } __attribute__((aligned(64)));
 _Static_assert(offsetof(struct double_batch, is_finite) % 64 == 0, "an array before it does not begin a cache line");
