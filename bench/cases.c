@@ -314,7 +314,7 @@ static void add_options(struct bench_case c, const char *name, const struct benc
             const struct bench_mode mode = {options[o].name, bytes, BENCH_IN_PLACE, 0, run_option};
             add_call(c, name, &mode, selection->isas[i], selection->last_level_cache);
         }
-    c.option = &options[0]; /* has probabilities */
+    c.option = &options[0]; /* any: their data have probabilities, from which this floor reads */
     add_floor(c, name, &floor_of_probabilities, selection->last_level_cache);
 }
 

@@ -121,11 +121,11 @@ def compare(results):
     for threads in results.threads:
         for mode in MODES:
             for shape in results.shapes:
-                ours, kernel = min((results.ns(threads, mode, name, shape), name) for name in kernels)
+                ours = min(results.ns(threads, mode, name, shape) for name in kernels)
                 times = {name: results.fused(threads, mode, name, shape) for name in peers}
                 factors = {name: ns / ours for name, ns in times.items() if not math.isinf(ns)}
                 if factors:
-                    yield {"threads": threads, "mode": mode, "shape": shape, "kernel": kernel, "ns_per_logit": ours,
+                    yield {"threads": threads, "mode": mode, "shape": shape, "ns_per_logit": ours,
                            "factors": dict(sorted(factors.items(), key=lambda item: item[1]))}
 
 
