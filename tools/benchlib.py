@@ -1,4 +1,4 @@
-"""What tools/bench, tools/compare and tools/bench-plot share: building, running, and printing tables."""
+"""What tools/bench, compare, bench-plot, peers and accuracy share: building, running, and printing tables."""
 import os
 import pathlib
 import platform
