@@ -252,7 +252,7 @@ START_TEST(statuses)
 END_TEST
 
 /* A weight of a class, or of a row, of which nothing may get lost: half of the smallest number has no sign, a sure row
-   of a huge weight has a loss, what is 0 before an infinite factor stays 0, and small weights add up. */
+   of a huge weight has a loss, and what is 0 before an infinite factor stays 0. */
 START_TEST(ends_of_doubles)
 {
     const double inf = (double)INFINITY;
@@ -302,6 +302,12 @@ START_TEST(ends_of_doubles)
         expect_double("the gradient of the class", grad[0], -inf);
         expect_double("the gradient of another", grad[1], inf);
     }
+}
+END_TEST
+
+/* What a sum of weights loses counts. */
+START_TEST(small_weights_add_up)
+{
     enum { ROWS = 1000 };
     static double x[ROWS * 2];
     static int32_t targets[ROWS];
@@ -331,5 +337,6 @@ void add_f64_corners(Suite *suite)
     tcase_add_test(add_case(suite, "special values"), special_values);
     tcase_add_test(add_case(suite, "factors of NaN"), factors_of_nan);
     tcase_add_test(add_case(suite, "ends of doubles"), ends_of_doubles);
+    tcase_add_test(add_case(suite, "small weights"), small_weights_add_up);
     tcase_add_test(add_case(suite, "statuses"), statuses);
 }
